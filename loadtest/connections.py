@@ -1,0 +1,128 @@
+"""Helper process: connections that do something slow, so that the runner's own work isn't measured with them.
+
+    connections.py idle PORT COUNT            open COUNT keep-alive connections, one request each; hold them until EOF
+    connections.py download PORT BYTES RATE   GET /?bytes=BYTES, read at most RATE bytes a second
+    connections.py upload PORT BYTES          POST BYTES as fast as they are taken
+
+Each writes lines of JSON on standard output. Standard library only; loopback only.
+"""
+
+import http.client
+import json
+import socket
+import struct
+import sys
+import time
+
+TIMEOUT_SECONDS = 30
+PIECE_BYTES = 256 * 1024
+REQUEST = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
+
+def say(**facts):
+    """One line of JSON."""
+    print(json.dumps(facts), flush=True)
+
+
+def read_answer(sock):
+    """One answer with a Content-Length, or chunked with an end in sight; True when the connection stays open."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = sock.recv(4096)
+        if not piece:
+            return False
+        data += piece
+    head, _, body = data.partition(b"\r\n\r\n")
+    fields = dict(line.lower().split(b":", 1) for line in head.split(b"\r\n")[1:])
+    length = int(fields.get(b"content-length", b"0"))
+    while len(body) < length:
+        piece = sock.recv(4096)
+        if not piece:
+            return False
+        body += piece
+    return fields.get(b"connection", b"").strip() != b"close"
+
+
+def idle(port, count):
+    """Open, tell, wait for the end of stdin, tell how many the server still holds."""
+    held = []
+    refused = 0
+    for _ in range(count):
+        try:
+            sock = socket.create_connection(("127.0.0.1", port), TIMEOUT_SECONDS)
+            sock.sendall(REQUEST)
+            if read_answer(sock):
+                held.append(sock)
+            else:
+                refused += 1
+        except OSError:
+            refused += 1
+            if refused > count // 10:
+                break
+    say(opened=len(held), refused=refused)
+    sys.stdin.read()
+    alive = 0
+    for sock in held:
+        sock.setblocking(False)
+        try:
+            alive += sock.recv(1) != b""
+        except BlockingIOError:
+            alive += 1
+        except OSError:
+            pass
+        # Reset instead of FIN: 10,000 connections in TIME_WAIT would be in the next round's way.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
+    say(alive=alive)
+
+
+def download(port, count, rate):
+    """Read at a bounded rate; a rate of 0 is no bound."""
+    started = time.monotonic()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS)
+    connection.connect()
+    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PIECE_BYTES)
+    connection.request("GET", f"/?bytes={count}")
+    answer = connection.getresponse()
+    received = 0
+    while True:
+        piece = answer.read(PIECE_BYTES)
+        if not piece:
+            break
+        received += len(piece)
+        ahead = received / rate - (time.monotonic() - started) if rate else 0
+        if ahead > 0:
+            time.sleep(ahead)
+    say(status=answer.status, bytes=received, seconds=time.monotonic() - started)
+
+
+def upload(port, count):
+    """Send, then read the count that the application answers."""
+    started = time.monotonic()
+    piece = b"u" * PIECE_BYTES
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS)
+    connection.putrequest("POST", "/")
+    connection.putheader("Content-Length", str(count))
+    connection.endheaders()
+    left = count
+    while left > 0:
+        connection.send(piece if left >= len(piece) else piece[:left])
+        left -= len(piece)
+    answer = connection.getresponse()
+    body = answer.read()
+    counted = int(body) if body.isdigit() else -1
+    say(status=answer.status, bytes=counted, seconds=time.monotonic() - started)
+
+
+def main():
+    """Dispatch; a failure is a line of JSON too."""
+    what, *numbers = sys.argv[1:]
+    try:
+        {"idle": idle, "download": download, "upload": upload}[what](*map(int, numbers))
+    except (OSError, http.client.HTTPException) as error:
+        say(failure=f"{type(error).__name__}: {error}")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,801 @@
+//! The one table of flags. The parser, `--help`, the environment names, the keys of the file, the manual's page and the
+//! README's table are made from it; a flag that isn't here doesn't exist. How a text is read stands in `values`.
+
+use std::time::Duration;
+
+use super::address::Address;
+use super::application;
+use super::network::Network;
+use super::values::{self, Values, Zero};
+use super::{Config, LogLevel, LogTarget, ReactorChoice};
+use crate::limits;
+
+/// The heading a flag stands under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// What is served.
+    Application,
+    /// Where.
+    Listening,
+    /// By how many.
+    Threads,
+    /// How long is waited.
+    Timeouts,
+    /// How much is let in.
+    Limits,
+    /// Whose word is taken.
+    Proxies,
+    /// What is written down.
+    Logs,
+    /// About the configuration itself.
+    Configuration,
+}
+
+impl Group {
+    /// Every group, in the order of the help.
+    pub const ALL: [Group; 8] = [
+        Group::Application,
+        Group::Listening,
+        Group::Threads,
+        Group::Timeouts,
+        Group::Limits,
+        Group::Proxies,
+        Group::Logs,
+        Group::Configuration,
+    ];
+
+    /// The heading.
+    pub fn title(self) -> &'static str {
+        match self {
+            Group::Application => "Application",
+            Group::Listening => "Listening",
+            Group::Threads => "Threads and processes",
+            Group::Timeouts => "Time-outs (seconds; fractions such as 0.5 are allowed)",
+            Group::Limits => "Limits (bytes may be written 64k, 10m, 1g)",
+            Group::Proxies => "Proxies",
+            Group::Logs => "Logs",
+            Group::Configuration => "Configuration",
+        }
+    }
+}
+
+/// What a flag takes: which types of TOML are accepted for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A string.
+    Text,
+    /// A number, or a string that holds one.
+    Number,
+    /// Nothing, or `true` or `false`.
+    Switch,
+    /// Nothing: it prints something and ends.
+    Action,
+}
+
+/// One flag: everything that is known about it.
+pub struct Flag {
+    /// As it is given, without dashes.
+    pub name: &'static str,
+    /// Where the help lists it.
+    pub group: Group,
+    /// What it takes.
+    pub kind: Kind,
+    /// What its value is called; empty for switches.
+    pub metavar: &'static str,
+    /// What its default is called where the value itself would be too long; empty: the value itself.
+    pub default: &'static str,
+    /// One sentence.
+    pub help: &'static str,
+    /// What else the manual says.
+    pub manual: &'static str,
+    /// A value, for the manual.
+    pub example: &'static str,
+    /// Repeatable; several values may also stand in one text, with this between them.
+    pub separator: Option<char>,
+    /// The positional argument that says the same.
+    pub positional: Option<&'static str>,
+    /// Whether the file may hold it.
+    pub in_file: bool,
+    /// What other servers call the same, for suggestions only.
+    pub elsewhere: &'static [&'static str],
+    /// Reads its values into the configuration; an error is the clause that begins with the value.
+    pub set: fn(&mut Config, Values<'_>) -> Result<(), String>,
+    /// Its value, in the form it is given in.
+    pub show: fn(&Config) -> String,
+}
+
+impl Flag {
+    /// Its environment variable.
+    pub fn variable(&self) -> String {
+        variable(self.name)
+    }
+
+    /// Whether environment and file may give it.
+    pub fn settable(&self) -> bool {
+        self.kind != Kind::Action
+    }
+
+    /// Its default, as the help says it.
+    pub fn default_text(&self) -> String {
+        match self.default {
+            "" => (self.show)(&Config::default()),
+            text => text.to_owned(),
+        }
+    }
+
+    /// Its value in a configuration, for people: of a path that wasn't given, what is said of the default.
+    pub fn value_text(&self, config: &Config) -> String {
+        let value = (self.show)(config);
+        if value.is_empty() { self.default.to_owned() } else { value }
+    }
+
+    /// Whether `key` is a name for it in a file or, lower-cased and without prefix, in the environment.
+    pub fn answers_to(&self, key: &str) -> bool {
+        let same = |name: &str| key.len() == name.len() && key.bytes().map(dashed).eq(name.bytes().map(dashed));
+        same(self.name) || self.positional.is_some_and(|name| same(&name.to_ascii_lowercase()))
+    }
+}
+
+/// What every variable of ours begins with.
+pub const PREFIX: &str = "HOOPSNAKE_";
+
+/// The environment variable of a name.
+pub fn variable(name: &str) -> String {
+    format!("{PREFIX}{}", name.to_ascii_uppercase().replace('-', "_"))
+}
+
+/// The flag of this name, exactly.
+pub fn find(name: &str) -> Option<&'static Flag> {
+    FLAGS.iter().find(|flag| flag.name == name)
+}
+
+/// The flag somebody may have meant by `name`.
+pub fn meant(name: &str) -> Option<&'static Flag> {
+    let name: String = name.chars().map(|char| if char == '_' { '-' } else { char.to_ascii_lowercase() }).collect();
+    let elsewhere = FLAGS.iter().find(|flag| flag.elsewhere.contains(&name.as_str()));
+    elsewhere.or_else(|| find(nearest(&name, FLAGS.iter().map(|flag| flag.name))?))
+}
+
+/// The candidate nearest to `name`: with a third of its letters wrong at most, or else the one that contains it.
+pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
+    // Nothing of ours is longer, and the distance costs the product of the lengths.
+    const LETTERS_MAX: usize = 40;
+    if name.is_empty() || name.len() > LETTERS_MAX {
+        return None;
+    }
+    let near = candidates.clone().map(|candidate| (distance(name, candidate), candidate)).min_by_key(|(far, _)| *far);
+    match near {
+        Some((far, candidate)) if far <= name.len().div_ceil(3).min(candidate.len() / 2) => Some(candidate),
+        _ if name.len() < 3 => None,
+        _ => candidates.into_iter().find(|candidate| candidate.contains(name)),
+    }
+}
+
+/// Letters to insert, delete, replace or swap with their neighbour to make one of the other (optimal string alignment).
+fn distance(one: &str, other: &str) -> usize {
+    let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
+    let mut before: Vec<usize> = Vec::new();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (i, letter) in one.iter().enumerate() {
+        let mut next = vec![i + 1];
+        for (j, against) in other.iter().enumerate() {
+            let replaced = row[j] + usize::from(letter != against);
+            let mut best = replaced.min(row[j + 1] + 1).min(next[j] + 1);
+            if i > 0 && j > 0 && *letter == other[j - 1] && one[i - 1] == *against {
+                best = best.min(before[j - 1] + 1);
+            }
+            next.push(best);
+        }
+        before = std::mem::replace(&mut row, next);
+    }
+    row[other.len()]
+}
+
+fn dashed(byte: u8) -> u8 {
+    if byte == b'_' { b'-' } else { byte }
+}
+
+const REACTORS: &[(&str, ReactorChoice)] = &[
+    ("auto", ReactorChoice::Auto),
+    ("ring", ReactorChoice::Ring),
+    ("epoll", ReactorChoice::Epoll),
+    ("tokio-uring", ReactorChoice::TokioUring),
+];
+
+const LEVELS: &[(&str, LogLevel)] =
+    &[("error", LogLevel::Error), ("warning", LogLevel::Warning), ("info", LogLevel::Info), ("debug", LogLevel::Debug)];
+
+/// What an entry of the table leaves out.
+const FLAG: Flag = Flag {
+    name: "",
+    group: Group::Configuration,
+    kind: Kind::Text,
+    metavar: "",
+    default: "",
+    help: "",
+    manual: "",
+    example: "",
+    separator: None,
+    positional: None,
+    in_file: true,
+    elsewhere: &[],
+    set: |_, _| Ok(()),
+    show: |_| String::new(),
+};
+
+/// Why a client's time-out can't be switched off.
+const NO_ZERO: Zero = Zero::Refused(
+    "would let a client hold a connection for ever: give a number of seconds, a large one if it must be, such as 86400",
+);
+
+/// Every flag, in the order of the help.
+pub static FLAGS: &[Flag] = &[
+    Flag {
+        name: "module",
+        metavar: "MODULE[:CALLABLE]",
+        group: Group::Application,
+        help: "The application, when it isn't given as APPLICATION.",
+        manual: "`module` is a dotted Python name and means its attribute `application`; `module:callable` names another \
+            attribute; `module:factory(\"args\")` calls it once, with literals, and serves what it returns. The positional \
+            argument APPLICATION says the same; giving both is an error. In the environment it may also be called \
+            `HOOPSNAKE_APPLICATION`, in the file `application`.",
+        example: "mysite.wsgi:application",
+        positional: Some("APPLICATION"),
+        elsewhere: &["app", "wsgi", "wsgi-app", "wsgi-file", "callable", "m"],
+        set: |config, values| {
+            config.application = application::checked(values.text()?)?.to_owned();
+            Ok(())
+        },
+        show: |config| config.application.clone(),
+        ..FLAG
+    },
+    Flag {
+        name: "chdir",
+        metavar: "DIRECTORY",
+        group: Group::Application,
+        default: "the directory it is started in",
+        help: "Directory to change to before the application is loaded.",
+        manual: "Python looks for modules there first, after `--pythonpath`. Without it, that is the directory the server is \
+            started in.",
+        example: "/srv/mysite",
+        elsewhere: &["working-dir", "cd", "directory"],
+        set: |config, values| {
+            config.chdir = Some(values.path()?);
+            Ok(())
+        },
+        show: |config| config.chdir.as_ref().map_or(String::new(), |path| path.display().to_string()),
+        ..FLAG
+    },
+    Flag {
+        name: "pythonpath",
+        metavar: "PATH",
+        group: Group::Application,
+        default: "none",
+        help: "Directory to look for Python modules in before all others; repeatable.",
+        manual: "The first one given is searched first. A path can't hold a colon.",
+        example: "/srv/mysite/lib",
+        separator: Some(':'),
+        elsewhere: &["python-path", "path", "pp"],
+        set: |config, values| {
+            config.pythonpath = values.paths();
+            Ok(())
+        },
+        show: |config| joined(config.pythonpath.iter().map(|path| path.display()), ":"),
+        ..FLAG
+    },
+    Flag {
+        name: "http-socket",
+        metavar: "ADDRESS",
+        group: Group::Listening,
+        help: "Address to serve HTTP on: host:port, :port, [v6]:port, unix:/path, unix:@name or fd:N; repeatable.",
+        manual: "`:8000`, or `8000` alone, is port 8000 of every interface, IPv4 and IPv6. Port 0 is any free port. \
+            `unix:@name` is a socket in the abstract namespace of Linux. `fd:N` is a listening socket that the server \
+            inherited as descriptor N. An address can't hold a comma.",
+        example: "127.0.0.1:8080",
+        separator: Some(','),
+        elsewhere: &["bind", "b", "http", "socket", "listen", "host", "port", "p", "address", "interface"],
+        set: |config, values| {
+            config.http_socket = addresses(values)?;
+            Ok(())
+        },
+        show: |config| joined(config.http_socket.iter(), ","),
+        ..FLAG
+    },
+    Flag {
+        name: "workers",
+        metavar: "N",
+        group: Group::Threads,
+        kind: Kind::Number,
+        help: "Python threads that run the application, in each process.",
+        manual: "As many requests run at the same time; others wait in a queue. No client holds a thread while it sends a \
+            request or takes a response, so the number follows from how long the application itself waits, for its \
+            database for instance. An application that isn't thread-safe needs `--workers 1`.",
+        example: "32",
+        elsewhere: &["threads", "w", "blocking-threads"],
+        set: |config, values| {
+            config.workers = values.whole(1, limits::WORKERS_MAX)?;
+            Ok(())
+        },
+        show: |config| config.workers.to_string(),
+        ..FLAG
+    },
+    Flag {
+        name: "processes",
+        metavar: "N",
+        group: Group::Threads,
+        kind: Kind::Number,
+        help: "Processes; this version runs one process only.",
+        manual: "More than 1 is an error.",
+        example: "1",
+        set: |config, values| {
+            config.processes = processes(values)?;
+            Ok(())
+        },
+        show: |config| config.processes.to_string(),
+        ..FLAG
+    },
+    Flag {
+        name: "reactor",
+        metavar: "DRIVER",
+        group: Group::Threads,
+        help: "How the kernel is asked for input and output: auto, ring, epoll or tokio-uring.",
+        manual: "`ring` is io_uring, `epoll` is epoll, and `tokio-uring` is io_uring through the crate of that name. `auto` \
+            tries io_uring out and takes `ring` if it works, else `epoll`: containers and hardened kernels often forbid \
+            io_uring. The log says at start which one runs and why.",
+        example: "epoll",
+        elsewhere: &["worker-class", "k", "loop", "driver"],
+        set: |config, values| {
+            config.reactor = values.choice(REACTORS)?;
+            Ok(())
+        },
+        show: |config| values::choice_text(REACTORS, config.reactor),
+        ..FLAG
+    },
+    Flag {
+        name: "reactors",
+        metavar: "N",
+        group: Group::Threads,
+        kind: Kind::Number,
+        help: "I/O threads, or auto: as many as there are processors to use.",
+        manual: "`auto` counts the processors the process may run on and the CPU quota of its container, whichever is less.",
+        example: "2",
+        elsewhere: &["io-threads", "runtime-threads"],
+        set: |config, values| {
+            config.reactors = reactors(values)?;
+            Ok(())
+        },
+        show: |config| config.reactors.map_or("auto".to_owned(), |number| number.to_string()),
+        ..FLAG
+    },
+    Flag {
+        name: "request-timeout",
+        metavar: "SECONDS",
+        group: Group::Timeouts,
+        kind: Kind::Number,
+        help: "How long a request may wait for a worker, and again how long it may run; past it, 504; 0: no limit.",
+        manual: "0 switches it off, as in gunicorn and uWSGI.",
+        example: "120",
+        elsewhere: &["timeout", "t", "harakiri"],
+        set: |config, values| {
+            config.request_timeout = values.seconds(Zero::Means(Config::NO_LIMIT))?;
+            Ok(())
+        },
+        show: |config| match config.request_timeout {
+            Config::NO_LIMIT => "0".to_owned(),
+            duration => values::seconds_text(duration),
+        },
+        ..FLAG
+    },
+    Flag {
+        name: "header-timeout",
+        metavar: "SECONDS",
+        group: Group::Timeouts,
+        kind: Kind::Number,
+        help: "How long a client may take to send the head of a request; past it, 408.",
+        manual: "It can't be 0.",
+        example: "10",
+        set: |config, values| {
+            config.header_timeout = values.seconds(NO_ZERO)?;
+            Ok(())
+        },
+        show: |config| values::seconds_text(config.header_timeout),
+        ..FLAG
+    },
+    Flag {
+        name: "body-timeout",
+        metavar: "SECONDS",
+        group: Group::Timeouts,
+        kind: Kind::Number,
+        help: "How long a client may send nothing of a request body that isn't complete; past it, 408.",
+        manual: "It counts anew with what arrives, so that a slow upload can finish. It can't be 0.",
+        example: "30",
+        set: |config, values| {
+            config.body_timeout = values.seconds(NO_ZERO)?;
+            Ok(())
+        },
+        show: |config| values::seconds_text(config.body_timeout),
+        ..FLAG
+    },
+    Flag {
+        name: "send-timeout",
+        metavar: "SECONDS",
+        group: Group::Timeouts,
+        kind: Kind::Number,
+        help: "How long a client may take nothing of a response; past it, the connection is closed.",
+        manual: "It counts anew with what is taken, so that a slow download can finish. It can't be 0.",
+        example: "30",
+        set: |config, values| {
+            config.send_timeout = values.seconds(NO_ZERO)?;
+            Ok(())
+        },
+        show: |config| values::seconds_text(config.send_timeout),
+        ..FLAG
+    },
+    Flag {
+        name: "keep-alive",
+        metavar: "SECONDS",
+        group: Group::Timeouts,
+        kind: Kind::Number,
+        help: "How long a connection is kept for a next request; 0: it is closed after each response.",
+        manual: "Behind a proxy that keeps connections itself, give more than the proxy does, so that it is never the server \
+            that closes first.",
+        example: "75",
+        elsewhere: &["keepalive", "http-keepalive"],
+        set: |config, values| {
+            config.keep_alive = values.seconds(Zero::Means(Duration::ZERO))?;
+            Ok(())
+        },
+        show: |config| values::seconds_text(config.keep_alive),
+        ..FLAG
+    },
+    Flag {
+        name: "graceful-timeout",
+        metavar: "SECONDS",
+        group: Group::Timeouts,
+        kind: Kind::Number,
+        help: "How long requests may go on after the server was told to stop; 0: not at all.",
+        manual: "A second signal ends the wait at once.",
+        example: "10",
+        elsewhere: &["shutdown-timeout", "worker-reload-mercy"],
+        set: |config, values| {
+            config.graceful_timeout = values.seconds(Zero::Means(Duration::ZERO))?;
+            Ok(())
+        },
+        show: |config| values::seconds_text(config.graceful_timeout),
+        ..FLAG
+    },
+    Flag {
+        name: "max-request-line",
+        metavar: "BYTES",
+        group: Group::Limits,
+        kind: Kind::Number,
+        help: "Longest request line, which holds the URL; past it, 414.",
+        manual: "From 256 bytes to 1 MiB. It is part of the head, so it can't be more than `--max-header-bytes`; if only that \
+            one is given and is smaller, this one follows it.",
+        example: "8k",
+        elsewhere: &["limit-request-line"],
+        set: |config, values| {
+            config.max_request_line = size(values, limits::REQUEST_LINE_BYTES_FLOOR, limits::HEAD_BYTES_CEILING)?;
+            Ok(())
+        },
+        show: |config| values::bytes_text(config.max_request_line as u64),
+        ..FLAG
+    },
+    Flag {
+        name: "max-header-bytes",
+        metavar: "BYTES",
+        group: Group::Limits,
+        kind: Kind::Number,
+        help: "Largest head of a request, request line and all header fields together; past it, 431.",
+        manual: "From 1 KiB to 1 MiB. Single sign-on cookies can be large.",
+        example: "32k",
+        elsewhere: &["buffer-size", "limit-request-field-size"],
+        set: |config, values| {
+            config.max_header_bytes = size(values, limits::HEAD_BYTES_FLOOR, limits::HEAD_BYTES_CEILING)?;
+            Ok(())
+        },
+        show: |config| values::bytes_text(config.max_header_bytes as u64),
+        ..FLAG
+    },
+    Flag {
+        name: "max-headers",
+        metavar: "N",
+        group: Group::Limits,
+        kind: Kind::Number,
+        help: "Most header fields of a request; past it, 431.",
+        manual: "From 1 to 1024.",
+        example: "100",
+        elsewhere: &["limit-request-fields"],
+        set: |config, values| {
+            config.max_headers = values.whole(1, limits::FIELDS_CEILING)?;
+            Ok(())
+        },
+        show: |config| config.max_headers.to_string(),
+        ..FLAG
+    },
+    Flag {
+        name: "max-request-body",
+        metavar: "BYTES",
+        group: Group::Limits,
+        kind: Kind::Number,
+        help: "Largest request body; past it, 413.",
+        manual: "From 1 byte to 16 TiB (16384g). Bodies above 1 MiB are kept in an unlinked temporary file until the \
+            response is complete, so the disk must have room for as many as arrive at the same time.",
+        example: "100m",
+        elsewhere: &["limit-post", "client-max-body-size", "max-body"],
+        set: |config, values| {
+            config.max_request_body = values.bytes(1, limits::REQUEST_BODY_BYTES_CEILING)?;
+            Ok(())
+        },
+        show: |config| values::bytes_text(config.max_request_body),
+        ..FLAG
+    },
+    Flag {
+        name: "header-underscores",
+        group: Group::Limits,
+        kind: Kind::Switch,
+        help: "Let header fields with an underscore in their name through to the application.",
+        manual: "Without it they are dropped, because WSGI can't tell `X_User` from `X-User`: a client could pass for a field \
+            that only a proxy may set.",
+        example: "true",
+        elsewhere: &["underscores-in-headers", "header-map"],
+        set: |config, values| {
+            config.header_underscores = values.switch()?;
+            Ok(())
+        },
+        show: |config| switch_text(config.header_underscores),
+        ..FLAG
+    },
+    Flag {
+        name: "trusted-proxies",
+        metavar: "NETWORKS",
+        group: Group::Proxies,
+        default: "loopback, link-local and private networks",
+        help: "Peers whose X-Forwarded-For and X-Forwarded-Proto are believed: networks or addresses, or none; repeatable.",
+        manual: "The client's address is then the rightmost one of X-Forwarded-For that isn't trusted itself. The default is \
+            127.0.0.0/8, ::1, 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 169.254.0.0/16, fc00::/7 and fe80::/10. `none` \
+            believes nobody. A list given replaces the default, it doesn't add to it.",
+        example: "127.0.0.1,203.0.113.0/24",
+        separator: Some(','),
+        elsewhere: &["forwarded-allow-ips", "proxies", "set-real-ip-from"],
+        set: |config, values| {
+            config.trusted_proxies = networks(values)?;
+            Ok(())
+        },
+        show: |config| match config.trusted_proxies.as_slice() {
+            [] => "none".to_owned(),
+            networks => joined(networks.iter(), ","),
+        },
+        ..FLAG
+    },
+    Flag {
+        name: "access-log",
+        metavar: "off|-|PATH",
+        group: Group::Logs,
+        help: "One line for each response: off, - for standard output, or a file to append to.",
+        manual: "A file called `off` is written `./off`.",
+        example: "/var/log/mysite/access.log",
+        elsewhere: &["access-logfile", "access-logformat", "logto", "disable-logging"],
+        set: |config, values| {
+            config.access_log = match values.text() {
+                Ok("off") => LogTarget::Off,
+                _ => log_target(values)?,
+            };
+            Ok(())
+        },
+        show: |config| target_text(&config.access_log),
+        ..FLAG
+    },
+    Flag {
+        name: "error-log",
+        metavar: "-|PATH",
+        group: Group::Logs,
+        help: "What the server has to say, tracebacks too: - for standard error, or a file to append to.",
+        manual: "It can't be switched off; `--log-level error` makes it quiet.",
+        example: "/var/log/mysite/error.log",
+        elsewhere: &["error-logfile", "log-file"],
+        set: |config, values| {
+            config.error_log = match values.text() {
+                Ok("off") => return Err("'off' isn't possible here: give --log-level error, or /dev/null".to_owned()),
+                _ => log_target(values)?,
+            };
+            Ok(())
+        },
+        show: |config| target_text(&config.error_log),
+        ..FLAG
+    },
+    Flag {
+        name: "log-level",
+        metavar: "LEVEL",
+        group: Group::Logs,
+        help: "How much the error log holds: error, warning, info or debug.",
+        manual: "`error`: what stopped something. `warning`: and what an operator should look at. `info`: and start and stop. \
+            `debug`: and the faults of clients.",
+        example: "warning",
+        elsewhere: &["loglevel", "level", "verbose"],
+        set: |config, values| {
+            config.log_level = values.choice(LEVELS)?;
+            Ok(())
+        },
+        show: |config| values::choice_text(LEVELS, config.log_level),
+        ..FLAG
+    },
+    Flag {
+        name: "config",
+        metavar: "FILE",
+        default: "none",
+        help: "TOML file to read flags from.",
+        manual: "A key is a flag's name, with dashes or underscores. The file can't name another one.",
+        example: "/etc/hoopsnake/mysite.toml",
+        in_file: false,
+        elsewhere: &["c", "ini", "toml", "config-file"],
+        set: |config, values| {
+            config.config_file = Some(values.path()?);
+            Ok(())
+        },
+        show: |config| config.config_file.as_ref().map_or(String::new(), |path| path.display().to_string()),
+        ..FLAG
+    },
+    Flag {
+        name: "check",
+        kind: Kind::Switch,
+        help: "Load the application, print the configuration and where each value comes from, and exit.",
+        manual: "Nothing is served. The exit status says whether the server would start.",
+        example: "true",
+        elsewhere: &["check-config", "test", "dry-run", "print-config"],
+        set: |config, values| {
+            config.check = values.switch()?;
+            Ok(())
+        },
+        show: |config| switch_text(config.check),
+        ..FLAG
+    },
+    Flag { name: "version", kind: Kind::Action, help: "Print the version and exit.", elsewhere: &["v"], ..FLAG },
+    Flag { name: "help", kind: Kind::Action, help: "Print this and exit.", elsewhere: &["usage"], ..FLAG },
+];
+
+fn joined(items: impl Iterator<Item = impl ToString>, separator: &str) -> String {
+    items.map(|item| item.to_string()).collect::<Vec<_>>().join(separator)
+}
+
+fn switch_text(on: bool) -> String {
+    if on { "true".to_owned() } else { "false".to_owned() }
+}
+
+fn target_text(target: &LogTarget) -> String {
+    match target {
+        LogTarget::Off => "off".to_owned(),
+        LogTarget::Standard => "-".to_owned(),
+        LogTarget::File(path) => path.display().to_string(),
+    }
+}
+
+fn log_target(values: Values<'_>) -> Result<LogTarget, String> {
+    match values.one() == "-" {
+        true => Ok(LogTarget::Standard),
+        false => values.path().map(LogTarget::File),
+    }
+}
+
+fn size(values: Values<'_>, least: usize, most: usize) -> Result<usize, String> {
+    let bytes = values.bytes(least as u64, most as u64)?;
+    usize::try_from(bytes).map_err(|_| format!("'{bytes}' is more than this machine can address"))
+}
+
+fn processes(values: Values<'_>) -> Result<usize, String> {
+    // Read as far as a number goes, so that 4 is told that it will come, and 0 or x that it is no number of processes.
+    match values.whole(1, usize::MAX).map_err(|_| format!("{} isn't 1", values::shown(values.one())))? {
+        1 => Ok(1),
+        more => Err(format!(
+            "'{more}' is too many, for Hoopsnake runs in one process only so far: set it to 1 or leave it out, and raise \
+             --workers instead"
+        )),
+    }
+}
+
+fn reactors(values: Values<'_>) -> Result<Option<usize>, String> {
+    if values.one() == "auto" {
+        return Ok(None);
+    }
+    values.whole(1, limits::REACTORS_MAX).map(Some).map_err(|clause| format!("{clause}, nor auto"))
+}
+
+fn addresses(values: Values<'_>) -> Result<Vec<Address>, String> {
+    let mut addresses: Vec<Address> = Vec::new();
+    for word in values.words() {
+        let address = Address::parse(word)?;
+        if addresses.iter().any(|other| other.collides(&address)) {
+            return Err(format!("{} is given twice: leave one out", values::shown(word)));
+        }
+        addresses.push(address);
+    }
+    match addresses.len() {
+        0 => Err("'' is no address: write host:port, unix:/path or fd:N".to_owned()),
+        1..=limits::LISTENERS_MAX => Ok(addresses),
+        more => Err(format!("{more} addresses are more than the {} a process can listen on", limits::LISTENERS_MAX)),
+    }
+}
+
+fn networks(values: Values<'_>) -> Result<Vec<Network>, String> {
+    let words = values.words();
+    if words == ["none"] {
+        return Ok(Vec::new());
+    }
+    if words.is_empty() {
+        return Err("'' is no network: write none to believe nobody".to_owned());
+    }
+    if words.len() > limits::NETWORKS_MAX {
+        return Err(format!("{} networks are more than the {} that fit", words.len(), limits::NETWORKS_MAX));
+    }
+    let read = |word| match values::utf8(word)? {
+        "none" => Err("'none' can't stand beside a network: leave one out".to_owned()),
+        text => Network::parse(text).map_err(|clause| format!("{} {clause}", values::shown(word))),
+    };
+    words.into_iter().map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsString;
+
+    #[test]
+    fn names_are_well_formed_and_single() {
+        for (at, flag) in FLAGS.iter().enumerate() {
+            assert!(flag.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'), "{}", flag.name);
+            assert!(flag.name.len() > 1, "{}: -x is nobody's name", flag.name);
+            assert!(FLAGS[at + 1..].iter().all(|other| !other.answers_to(flag.name)), "{} twice", flag.name);
+            assert!(flag.help.ends_with('.') && flag.help.matches(". ").count() == 0, "{}: one sentence", flag.name);
+            assert_eq!(flag.metavar.is_empty(), !matches!(flag.kind, Kind::Text | Kind::Number), "{}", flag.name);
+            for other in flag.elsewhere {
+                assert!(find(other).is_none(), "{other} is a flag itself");
+                assert_eq!(meant(other).unwrap().name, flag.name, "{other} means two flags");
+            }
+        }
+    }
+
+    /// What is shown can be given; so what `--check` prints, and the defaults in the manual, are true.
+    #[test]
+    fn every_default_and_example_reads_back() {
+        for flag in FLAGS.iter().filter(|flag| flag.settable()) {
+            let default = Config::default();
+            let shown = (flag.show)(&default);
+            if !shown.is_empty() {
+                let mut config = Config::default();
+                (flag.set)(&mut config, Values::new(&[OsString::from(&shown)])).unwrap();
+                assert_eq!((flag.show)(&config), shown, "{}", flag.name);
+                assert_eq!(config, default, "{}", flag.name);
+            }
+            let mut config = Config::default();
+            (flag.set)(&mut config, Values::new(&[OsString::from(flag.example)])).unwrap();
+            assert_eq!((flag.show)(&config), flag.example, "{}", flag.name);
+        }
+    }
+
+    #[test]
+    fn suggestions() {
+        let check = |name: &str, expected: Option<&str>| {
+            assert_eq!(meant(name).map(|flag| flag.name), expected, "{name}");
+        };
+        check("wrokers", Some("workers"));
+        check("worker", Some("workers"));
+        check("http_socket", Some("http-socket"));
+        check("WORKERS", Some("workers"));
+        check("bind", Some("http-socket"));
+        check("timeout", Some("request-timeout"));
+        check("body", Some("body-timeout"));
+        check("proxy", None);
+        check("x", None);
+        check("", None);
+        check("frobnicate", None);
+        check(&"workers".repeat(1000), None);
+    }
+
+    #[test]
+    fn distances() {
+        for (one, other, expected) in [("", "abc", 3), ("abc", "abc", 0), ("abc", "acb", 1), ("kitten", "sitting", 3)] {
+            assert_eq!(distance(one, other), expected, "{one} {other}");
+            assert_eq!(distance(other, one), expected, "{other} {one}");
+        }
+    }
+}

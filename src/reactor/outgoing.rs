@@ -1,0 +1,201 @@
+//! Bytes on their way out: an ordered queue of owned, shared and file segments.
+//!
+//! An [`Outgoing`] is handed whole to a driver and comes back with the completion, so the memory a
+//! kernel operation points at is always owned by whoever has the operation in flight. It sends nothing itself.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use crate::limits;
+
+/// Bytes owned elsewhere (a Python object, a cache entry). Dropping gives them back; that must not block.
+pub trait SharedBytes: Send {
+    /// The bytes; the same place and length at every call.
+    fn as_slice(&self) -> &[u8];
+}
+
+/// A stretch of a file.
+#[derive(Debug)]
+pub struct FileRange {
+    /// The open file; its own position is never moved.
+    pub file: Arc<File>,
+    /// Where the next byte to send stands.
+    pub offset: u64,
+    /// Bytes still to send from there.
+    pub length: u64,
+}
+
+/// One piece of a response.
+pub enum Segment {
+    /// Owned bytes.
+    Bytes(Vec<u8>),
+    /// Bytes owned elsewhere.
+    Shared(Box<dyn SharedBytes>),
+    /// A stretch of a file, sent with sendfile(2).
+    File(FileRange),
+}
+
+impl Segment {
+    /// Bytes in this segment.
+    pub fn len(&self) -> u64 {
+        match self {
+            Segment::Bytes(bytes) => bytes.len() as u64,
+            Segment::Shared(shared) => shared.as_slice().len() as u64,
+            Segment::File(range) => range.length,
+        }
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn memory(&self) -> Option<&[u8]> {
+        match self {
+            Segment::Bytes(bytes) => Some(bytes),
+            Segment::Shared(shared) => Some(shared.as_slice()),
+            Segment::File(_) => None,
+        }
+    }
+}
+
+/// A queue of segments and how far the first of them has been sent.
+#[derive(Default)]
+pub struct Outgoing {
+    segments: VecDeque<Segment>,
+    /// Bytes of the first segment already sent; `0 <= at < segments[0].len()`, 0 when it is a file (its range is moved instead).
+    at: usize,
+    /// Bytes not sent yet. Counted, because a driver asks for it at each step, and a response can be in very many pieces.
+    remaining: u64,
+}
+
+impl Outgoing {
+    /// An empty queue.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Puts a segment last. Empty segments are left out.
+    pub fn push(&mut self, segment: Segment) {
+        let bytes = segment.len();
+        if bytes > 0 {
+            self.remaining += bytes;
+            self.segments.push_back(segment);
+        }
+    }
+
+    /// Whether everything has been sent.
+    pub fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+
+    /// Bytes not sent yet.
+    pub fn remaining(&self) -> u64 {
+        self.remaining
+    }
+
+    /// The file stretch that is next, if a file is next.
+    pub fn front_file(&self) -> Option<&FileRange> {
+        match self.segments.front() {
+            Some(Segment::File(range)) => Some(range),
+            _ => None,
+        }
+    }
+
+    /// The bytes of the first segment that are not sent yet, if memory is next.
+    pub fn front_bytes(&self) -> Option<&[u8]> {
+        self.segments.front().and_then(Segment::memory).map(|bytes| &bytes[self.at..])
+    }
+
+    /// Fills `slices` with the memory segments up to the first file, and says how many were set.
+    pub fn gather<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let mut count = 0;
+        for (index, segment) in self.segments.iter().enumerate().take(slices.len()) {
+            let Some(bytes) = segment.memory() else { break };
+            slices[count] = IoSlice::new(if index == 0 { &bytes[self.at..] } else { bytes });
+            count += 1;
+        }
+        count
+    }
+
+    /// Marks `sent` bytes as sent, dropping finished segments.
+    ///
+    /// # Panics
+    /// If more is marked than there is: a driver reported bytes it can't have sent.
+    pub fn advance(&mut self, mut sent: u64) {
+        self.remaining = self.remaining.saturating_sub(sent);
+        while sent > 0 {
+            let front = self.segments.front_mut().expect("a driver sends no more than it was given");
+            if let Segment::File(range) = front {
+                let step = sent.min(range.length);
+                range.offset += step;
+                range.length -= step;
+                sent -= step;
+                if range.length > 0 {
+                    return;
+                }
+            } else {
+                let left = front.len() - self.at as u64;
+                if sent < left {
+                    self.at += sent as usize;
+                    return;
+                }
+                sent -= left;
+            }
+            self.at = 0;
+            self.segments.pop_front();
+        }
+    }
+
+    /// Drops what is left. The room of a response in very many pieces is given back.
+    pub fn clear(&mut self) {
+        self.remaining = 0;
+        self.segments.clear();
+        self.segments.shrink_to(limits::SEND_SEGMENTS_MAX);
+        self.at = 0;
+    }
+
+    /// Empties the queue as sent, and gives back the buffer of a queue that held just one owned segment.
+    pub fn finish(&mut self) -> Option<Vec<u8>> {
+        (self.at, self.remaining) = (0, 0);
+        let only = if self.segments.len() == 1 { self.segments.pop_front() } else { None };
+        self.segments.clear();
+        match only {
+            Some(Segment::Bytes(bytes)) => Some(bytes),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_remains_is_what_is_in_the_segments() {
+        let file = Arc::new(File::open("/proc/version").expect("a file"));
+        let mut outgoing = Outgoing::new();
+        for _ in 0..3 {
+            outgoing.push(Segment::Bytes(vec![0; 10]));
+            outgoing.push(Segment::Bytes(Vec::new()));
+            outgoing.push(Segment::File(FileRange { file: Arc::clone(&file), offset: 0, length: 5 }));
+        }
+        for sent in [0, 3, 7, 2, 4, 10, 1] {
+            let before = outgoing.remaining();
+            outgoing.advance(sent);
+            assert_eq!(outgoing.remaining(), before - sent);
+            let listed = outgoing.segments.iter().map(Segment::len).sum::<u64>() - outgoing.at as u64;
+            assert_eq!(outgoing.remaining(), listed);
+        }
+        outgoing.advance(outgoing.remaining());
+        assert!(outgoing.is_empty());
+        outgoing.push(Segment::Bytes(vec![0; 10]));
+        outgoing.advance(4);
+        assert_eq!((outgoing.finish().map(|buffer| buffer.len()), outgoing.remaining()), (Some(10), 0));
+        outgoing.push(Segment::Bytes(vec![0; 10]));
+        outgoing.clear();
+        assert_eq!(outgoing.remaining(), 0);
+    }
+}

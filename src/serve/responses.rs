@@ -1,0 +1,327 @@
+//! The way out: from a worker's reply to bytes in the kernel's hands, and a line in the log.
+
+use std::io;
+use std::net::{IpAddr, Shutdown};
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use super::conn::{After, Phase};
+use super::exchange::{End, Exchange, Peer};
+use super::http1::Head;
+use super::{Course, Reactor};
+use crate::config::Network;
+use crate::limits;
+use crate::observe::access_log::Line;
+use crate::observe::client::client_address;
+use crate::reactor::{Driver, Outgoing, Token, clock, file};
+
+/// How long a line of the access log may wait for company.
+const LOG_DELAY: Duration = Duration::from_millis(200);
+/// nginx's code, for the log only, for a client that left before there was an answer.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+impl<D: Driver> Reactor<D> {
+    /// A worker has answered.
+    pub(super) fn reply(&mut self, mut exchange: Box<Exchange>) {
+        let token = exchange.token;
+        let awaited = self.get(token).is_some_and(|connection| {
+            matches!(&connection.phase, Phase::Waiting { link, .. } if std::sync::Arc::ptr_eq(link, &exchange.link))
+        });
+        if !awaited {
+            // The client has gone, or was told 504: the log gets what it was told.
+            exchange.reply.status = exchange.link.answered().unwrap_or(CLIENT_CLOSED_REQUEST);
+            self.log_exchange(&exchange);
+            self.give(exchange);
+            return;
+        }
+        if exchange.reply.status == 0 {
+            self.unanswered(exchange);
+            return;
+        }
+        let mut outgoing = self.outgoing();
+        std::mem::swap(&mut *outgoing, &mut *exchange.reply.outgoing);
+        let connection = &mut self.connections[token.slot as usize];
+        let after = match exchange.reply.end {
+            End::Complete if exchange.reply.keep_alive && !connection.is_exhausted() => After::KeepAlive,
+            End::Complete => After::Close { linger: false },
+            End::Streaming => {
+                exchange.link.count(outgoing.remaining());
+                After::Stream
+            }
+            End::Abort => After::Cut,
+        };
+        connection.phase = Phase::Responding { exchange: Some(exchange), after };
+        self.entered(token);
+        self.send(token, outgoing);
+        self.rearm(token);
+    }
+
+    /// A worker has given a request back without an answer.
+    fn unanswered(&mut self, mut exchange: Box<Exchange>) {
+        let token = exchange.token;
+        let (status, sentence) = match exchange.link.started() {
+            None => (504, "no worker was free in time"),
+            Some(_) => (500, "the request could not be run"),
+        };
+        exchange.reply.status = status;
+        self.log_exchange(&exchange);
+        self.give(exchange);
+        self.answer(token, status, sentence, "");
+    }
+
+    /// A streaming response has more.
+    pub(super) fn stream(&mut self, token: Token) {
+        let Some(connection) = self.get(token) else { return };
+        if !connection.sending && connection.queued.is_none() {
+            self.all_sent(token);
+        }
+    }
+
+    /// Gives `outgoing` to the driver, or queues it behind what the driver has.
+    pub(super) fn send(&mut self, token: Token, mut outgoing: Box<Outgoing>) {
+        let Some(connection) = self.connections.get_mut(token.slot as usize).filter(|c| c.token == token) else {
+            self.recycle(outgoing);
+            return;
+        };
+        if connection.sending || connection.warming {
+            // Only an interim response can be under way when a response comes.
+            debug_assert!(connection.queued.is_none(), "one response at a time");
+            connection.queued = Some(outgoing);
+        } else if outgoing.is_empty() {
+            outgoing.clear();
+            self.recycle(outgoing);
+            self.all_sent(token);
+        } else if let Some(range) = outgoing.front_file()
+            && let length = range.length.min(limits::SENDFILE_STEP_BYTES as u64)
+            && !file::is_resident(&range.file, range.offset, length)
+        {
+            connection.disk_jobs += 1;
+            connection.warming = true;
+            self.shared.disk.warm(&self.mailbox, token, range.file.clone(), range.offset, length);
+            connection.queued = Some(outgoing);
+        } else {
+            connection.sending = true;
+            self.driver.send(connection.fd(), token, outgoing);
+        }
+    }
+
+    /// What is to be sent next is in the page cache now, or will be reported missing by sendfile.
+    pub(super) fn warmed(&mut self, token: Token) {
+        let Some(connection) = self.connections.get_mut(token.slot as usize).filter(|c| c.token == token) else {
+            return;
+        };
+        connection.disk_jobs -= 1;
+        connection.warming = false;
+        match connection.queued.take() {
+            Some(outgoing) if !matches!(connection.phase, Phase::Closing) => {
+                connection.sending = true;
+                self.driver.send(connection.fd(), token, outgoing);
+                // The client's time begins now: the disk's isn't counted.
+                self.entered(token);
+            }
+            _ => self.try_remove(token),
+        }
+    }
+
+    pub(super) fn sent(&mut self, token: Token, mut outgoing: Box<Outgoing>, result: io::Result<usize>) {
+        let Some(connection) = self.get(token) else {
+            self.recycle(outgoing);
+            return;
+        };
+        connection.sending = false;
+        let closing = matches!(connection.phase, Phase::Closing);
+        // Nothing is queued behind a response. What was sent then doesn't count as part of one, and isn't followed by parts of one.
+        let interim = connection.queued.is_some();
+        match result {
+            Ok(bytes) if !closing => {
+                let whole = bytes as u64 == outgoing.remaining();
+                self.entered(token);
+                if !interim {
+                    self.made_room(token, bytes);
+                }
+                if whole {
+                    self.keep_buffer(token, &mut outgoing);
+                    self.recycle(outgoing);
+                    self.all_sent(token);
+                } else {
+                    outgoing.advance(bytes as u64);
+                    if !interim {
+                        self.collect(token, &mut outgoing);
+                    }
+                    self.send(token, outgoing);
+                }
+            }
+            Ok(_) => self.recycle(outgoing),
+            Err(error) => {
+                tracing::debug!("a response could not be sent: {error}");
+                self.recycle(outgoing);
+                self.lost(token);
+            }
+        }
+        self.try_remove(token);
+    }
+
+    /// Leaves the buffer of a response that was sent to its exchange, for the next one.
+    fn keep_buffer(&mut self, token: Token, outgoing: &mut Outgoing) {
+        let Some(mut buffer) = outgoing.finish() else { return };
+        let Some(connection) = self.get(token) else { return };
+        let Phase::Responding { exchange: Some(exchange), .. } = &mut connection.phase else { return };
+        if buffer.capacity() <= limits::BUFFER_KEPT_BYTES_MAX {
+            buffer.clear();
+            exchange.reply.spare = buffer;
+        }
+    }
+
+    /// Tells a worker that waits for room in a streaming response that some was sent.
+    fn made_room(&mut self, token: Token, bytes: usize) {
+        let Some(connection) = self.get(token) else { return };
+        let Phase::Responding { exchange: Some(exchange), .. } = &connection.phase else { return };
+        if exchange.reply.end != End::Streaming {
+            return;
+        }
+        if let Some(worker) = exchange.link.sent(bytes) {
+            self.shared.pool.unpark(worker);
+        }
+    }
+
+    /// Moves what a streaming response has handed over into `outgoing`, and notes its end.
+    fn collect(&mut self, token: Token, outgoing: &mut Outgoing) {
+        let Some(connection) = self.get(token) else { return };
+        let exhausted = connection.is_exhausted();
+        let Phase::Responding { exchange: Some(exchange), after } = &mut connection.phase else { return };
+        if *after != After::Stream {
+            return;
+        }
+        match exchange.link.collect(outgoing) {
+            Some(End::Complete) if exchange.reply.keep_alive && !exhausted => *after = After::KeepAlive,
+            Some(End::Complete) => *after = After::Close { linger: false },
+            Some(End::Abort) => *after = After::Cut,
+            Some(End::Streaming) | None => {}
+        }
+    }
+
+    /// Everything the connection had to send is sent: what follows?
+    fn all_sent(&mut self, token: Token) {
+        let Some(connection) = self.get(token) else { return };
+        if let Some(queued) = connection.queued.take() {
+            self.send(token, queued);
+            return;
+        }
+        let Phase::Responding { after, .. } = connection.phase else { return };
+        if after == After::Stream {
+            let mut outgoing = self.outgoing();
+            self.collect(token, &mut outgoing);
+            let ended =
+                self.get(token).is_some_and(|c| !matches!(c.phase, Phase::Responding { after: After::Stream, .. }));
+            if ended || !outgoing.is_empty() {
+                // The client's time begins now: until here the application was waited for.
+                self.entered(token);
+                self.send(token, outgoing);
+            } else {
+                self.recycle(outgoing);
+            }
+            return;
+        }
+        if after == After::Cut {
+            // While it is still responding: so the client is told.
+            self.close(token);
+            return;
+        }
+        self.finish_response(token, after);
+    }
+
+    fn finish_response(&mut self, token: Token, after: After) {
+        let draining = self.course != Course::Serving;
+        let Some(connection) = self.get(token) else { return };
+        let Phase::Responding { exchange, .. } = std::mem::replace(&mut connection.phase, Phase::Idle) else { return };
+        let (ended, pipelined) = (connection.ended, !connection.pending.is_empty());
+        if let Some(exchange) = exchange {
+            self.log_exchange(&exchange);
+            self.give(exchange);
+        }
+        match after {
+            // A client that has ended its side may have sent requests before that, and still read.
+            After::KeepAlive if pipelined || !(ended || draining) => {
+                if pipelined {
+                    self.ready.push_back(token);
+                }
+                self.entered(token);
+                self.rearm(token);
+            }
+            After::Close { linger } if !ended && (linger || pipelined) => self.linger(token),
+            After::KeepAlive | After::Close { .. } | After::Cut | After::Stream => self.close(token),
+        }
+    }
+
+    /// Ends our side and goes on reading for a while: a close with bytes unread would reset the answer away (RFC 9112 §9.6).
+    fn linger(&mut self, token: Token) {
+        let Some(connection) = self.get(token) else { return };
+        let shut = SockRef::from(&connection.socket).shutdown(Shutdown::Write);
+        connection.phase = Phase::Lingering { left: limits::DRAIN_BYTES_MAX };
+        connection.pending = Vec::new();
+        if shut.is_err() {
+            self.lost(token);
+            return;
+        }
+        self.entered(token);
+        self.rearm(token);
+    }
+
+    /// An empty queue for something to send.
+    pub(super) fn outgoing(&mut self) -> Box<Outgoing> {
+        self.outgoings.pop().unwrap_or_default()
+    }
+
+    /// Takes a queue back.
+    pub(super) fn recycle(&mut self, mut outgoing: Box<Outgoing>) {
+        outgoing.clear();
+        if self.outgoings.len() < limits::EXCHANGES_KEPT_MAX {
+            self.outgoings.push(outgoing);
+        }
+    }
+
+    /// One line in the access log for a request that was answered.
+    pub(super) fn log_exchange(&mut self, exchange: &Exchange) {
+        let (Some(log), now) = (&mut self.log, self.now) else { return };
+        self.log_due.get_or_insert(now + LOG_DELAY);
+        let head = &exchange.head;
+        let client = client_of(exchange.peer, head, &self.shared.trusted_proxies);
+        let line = Line {
+            client,
+            process: self.shared.process,
+            worker: exchange.reply.worker,
+            method: head.get(head.method),
+            target: head.get(head.target),
+            version: head.version.as_str().as_bytes(),
+            status: exchange.reply.status,
+            referer: field(head, b"referer"),
+            user_agent: field(head, b"user-agent"),
+            wall: self.now.since(exchange.received),
+            cpu: exchange.reply.cpu,
+            priority: 0,
+        };
+        let time = self.log_time.at(clock::unix_seconds(), clock::local_offset);
+        line.append(time, log.line_buffer());
+    }
+}
+
+/// The first field of this name (lower case).
+fn field<'a>(head: &'a Head, name: &[u8]) -> Option<&'a [u8]> {
+    head.fields.iter().find(|field| head.get(field.name).eq_ignore_ascii_case(name)).map(|field| head.get(field.value))
+}
+
+fn client_of(peer: Peer, head: &Head, trusted: &[Network]) -> Option<IpAddr> {
+    let peer = match peer {
+        Peer::Tcp(address, _) => Some(address),
+        Peer::Unix => None,
+    };
+    let mut lines = head.fields.iter().filter(|field| head.get(field.name).eq_ignore_ascii_case(b"x-forwarded-for"));
+    let Some(first) = lines.next() else { return peer };
+    let mut joined = head.get(first.value).to_vec();
+    for line in lines {
+        joined.push(b',');
+        joined.extend_from_slice(head.get(line.value));
+    }
+    client_address(peer, Some(&joined), trusted)
+}

@@ -1,0 +1,1004 @@
+//! The corridor with a scripted driver, a clock, a disk and workers that the test plays: no kernel, no Python, no waiting.
+
+use std::io::{self, Read};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::Weak;
+
+use proptest::prelude::*;
+
+use super::conn::{After, Phase, Timeouts, is_full};
+use super::disk::Played;
+use super::exchange::{End, Exchange, Link};
+use super::http1::HeadLimits;
+use super::wsgi::{ListenerInfo, PoolSettings};
+use super::*;
+use crate::limits;
+use crate::reactor::scripted::Scripted;
+use crate::reactor::{FileRange, Segment, Waker};
+
+const LISTENER: Token = Token { slot: 0, generation: 0 };
+const GET: &[u8] = b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n";
+const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
+/// Longer than any time-out of [`TIMEOUTS`], one after the other.
+const LONG: Duration = Duration::from_secs(400);
+const TIMEOUTS: Timeouts = Timeouts {
+    header: Duration::from_secs(2),
+    body: Duration::from_secs(40),
+    send: Duration::from_secs(50),
+    keep_alive: Duration::from_secs(60),
+    request: Duration::from_secs(30),
+};
+
+/// A reactor and everything around it.
+struct Room {
+    reactor: Reactor<Scripted>,
+    pool: Arc<Pool>,
+    mailbox: Arc<Mailbox>,
+    disk: Played,
+    now: Instant,
+    /// The other ends, kept open.
+    peers: Vec<UnixStream>,
+    /// Of every request that a worker took.
+    links: Vec<Weak<Link>>,
+}
+
+impl Room {
+    fn new() -> Self {
+        let mailbox = Arc::new(Mailbox { queue: Default::default(), waker: Waker::shared().unwrap() });
+        let pool = Pool::new(
+            PoolSettings {
+                workers: 1,
+                request_timeout: TIMEOUTS.request,
+                measure_cpu: false,
+                multiprocess: false,
+                listeners: vec![ListenerInfo::unix()],
+                trusted_proxies: Vec::new(),
+                header_underscores: false,
+                driver: Scripted::NAME,
+            },
+            vec![Arc::clone(&mailbox)],
+        );
+        let (handle, disk) = Played::new();
+        let head = HeadLimits { request_line_bytes_max: 1024, head_bytes_max: 4096, fields_max: limits::FIELDS_MAX };
+        let settings = Settings { head, request_body_bytes_max: 8 << 20, timeouts: TIMEOUTS };
+        let shared =
+            Shared { settings, pool: Arc::clone(&pool), disk: handle, process: 1, trusted_proxies: Vec::new() };
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let driver = Scripted::new(Arc::clone(&mailbox.waker)).unwrap();
+        let reactor = Reactor::new(0, driver, Arc::new(shared), Arc::clone(&mailbox), vec![(listener.into(), 0)], None);
+        let now = reactor.now;
+        Self { reactor, pool, mailbox, disk, now, peers: Vec::new(), links: Vec::new() }
+    }
+
+    /// Handles what has happened, and what follows from that.
+    fn step(&mut self) {
+        for _ in 0..4 {
+            self.reactor.work(self.now);
+        }
+        assert_eq!(self.reactor.bugs, 0, "nothing panics");
+        self.check();
+    }
+
+    /// What is true of every connection whenever the reactor has nothing to do.
+    fn check(&self) {
+        for (_, connection) in &self.reactor.connections {
+            let closing = matches!(connection.phase, Phase::Closing);
+            let wanted = !connection.ended && !closing && !is_full(connection);
+            assert_eq!(connection.receiving, wanted, "{}", name(&connection.phase));
+            assert_eq!(self.reactor.driver.is_receiving(connection.token), wanted);
+            assert_eq!(self.reactor.driver.is_sending(connection.token), connection.sending);
+            assert!(closing || connection.timer.is_some_and(|timer| timer <= connection.deadline), "a timer will look");
+            assert!(!closing || connection.is_busy(), "a closed connection is removed");
+            assert!(!matches!(connection.phase, Phase::Idle) || connection.pending.is_empty(), "nothing is forgotten");
+            if let Phase::Responding { exchange: Some(exchange), after: After::Stream } = &connection.phase {
+                let idle = !connection.sending && connection.queued.is_none();
+                assert!(!idle || exchange.link.buffered() == 0, "what was handed over is sent, and counted once");
+            }
+        }
+    }
+
+    fn open(&mut self) -> Token {
+        let (ours, peer) = UnixStream::pair().unwrap();
+        self.peers.push(peer);
+        self.accept(ours.into())
+    }
+
+    fn accept(&mut self, socket: OwnedFd) -> Token {
+        let slot = self.reactor.connections.vacant_key();
+        self.reactor.driver.accepted(LISTENER, socket);
+        self.step();
+        self.reactor.connections[slot].token
+    }
+
+    /// Bytes come in, if anybody receives them.
+    fn bytes(&mut self, token: Token, bytes: &[u8]) -> bool {
+        let receives = self.reactor.driver.is_receiving(token);
+        if receives {
+            self.reactor.driver.received(token, bytes);
+            self.step();
+        }
+        receives
+    }
+
+    fn end_of_stream(&mut self, token: Token) {
+        if self.reactor.driver.is_receiving(token) {
+            self.reactor.driver.end_of_stream(token);
+            self.step();
+        }
+    }
+
+    fn reset(&mut self, token: Token) {
+        if self.reactor.driver.is_receiving(token) {
+            self.reactor.driver.receive_fails(token, io::ErrorKind::ConnectionReset.into());
+            self.step();
+        }
+    }
+
+    /// The client takes at most `bytes`.
+    fn take_up(&mut self, token: Token, bytes: usize) {
+        if self.reactor.driver.is_sending(token) {
+            self.reactor.driver.take_up(token, bytes);
+            self.step();
+        }
+    }
+
+    /// The client takes all there is.
+    fn take_up_all(&mut self, token: Token) -> Vec<u8> {
+        while self.reactor.driver.is_sending(token) {
+            self.take_up(token, usize::MAX);
+        }
+        self.reactor.driver.sent(token)
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now = self.now + time;
+        self.step();
+    }
+
+    fn post(&mut self, message: Message) {
+        self.mailbox.post(message);
+        self.step();
+    }
+
+    /// A worker takes the next request.
+    fn take(&mut self) -> Option<Box<Exchange>> {
+        let exchange = self.pool.take()?;
+        self.links.push(Arc::downgrade(&exchange.link));
+        Some(exchange)
+    }
+
+    /// A worker answers with `bytes`.
+    fn answer(&mut self, mut exchange: Box<Exchange>, end: End, bytes: &[u8]) {
+        exchange.reply.status = 200;
+        exchange.reply.end = end;
+        exchange.reply.keep_alive = exchange.head.keep_alive;
+        exchange.reply.outgoing.push(Segment::Bytes(bytes.to_vec()));
+        self.post(Message::Reply(exchange));
+    }
+
+    /// A worker hands over more of a streaming response.
+    fn push(&mut self, link: &Link, token: Token, bytes: &[u8]) {
+        if link.push(Segment::Bytes(bytes.to_vec()), bytes.len()) {
+            self.post(Message::Stream(token));
+        }
+    }
+
+    fn finish(&mut self, link: &Link, token: Token, end: End) {
+        if link.finish(end) {
+            self.post(Message::Stream(token));
+        }
+    }
+
+    /// The name of a connection's phase.
+    fn phase(&mut self, token: Token) -> &'static str {
+        self.reactor.get(token).map_or("gone", |connection| name(&connection.phase))
+    }
+
+    fn tokens(&self) -> Vec<Token> {
+        self.reactor.connections.iter().map(|(_, connection)| connection.token).collect()
+    }
+
+    /// After `Stop`, with the kernel and the disk doing their part, nothing is left.
+    fn stop(mut self) {
+        self.post(Message::Stop);
+        for token in self.tokens() {
+            if self.reactor.driver.is_sending(token) {
+                self.reactor.driver.send_fails(token, io::ErrorKind::BrokenPipe.into());
+            }
+        }
+        self.disk.run();
+        self.step();
+        while let Some(exchange) = self.take() {
+            assert!(exchange.link.is_cancelled(), "no worker runs it in vain");
+            self.post(Message::Reply(exchange));
+        }
+        self.has_ended();
+    }
+
+    fn has_ended(self) {
+        assert!(self.reactor.has_ended());
+        assert_eq!(self.reactor.driver.in_flight(), 0);
+        assert!(self.reactor.connections.is_empty());
+        drop(self.reactor);
+        assert!(self.links.iter().all(|link| link.strong_count() == 0), "no exchange is left anywhere");
+    }
+}
+
+fn name(phase: &Phase) -> &'static str {
+    match phase {
+        Phase::Idle => "idle",
+        Phase::Head { .. } => "head",
+        Phase::Body { .. } => "body",
+        Phase::Waiting { .. } => "waiting",
+        Phase::Responding { .. } => "responding",
+        Phase::Lingering { .. } => "lingering",
+        Phase::Closing => "closing",
+    }
+}
+
+/// Where a connection can be met.
+#[derive(Clone, Copy, Debug)]
+enum At {
+    Fresh,
+    Kept,
+    Head,
+    Body,
+    /// The body is complete, but not on its disk.
+    Storing,
+    Waiting,
+    Sending,
+    Streaming,
+    /// What is to be sent is being read ahead.
+    Warming,
+    Lingering,
+    /// Closed, with a send not given up yet.
+    Closing,
+}
+
+impl At {
+    /// A room with a connection there. The request that a worker has, if one has it.
+    fn enter(self) -> (Room, Token, Option<Box<Exchange>>) {
+        let mut room = Room::new();
+        let token = room.open();
+        match self {
+            At::Fresh => {}
+            At::Kept => {
+                let exchange = room.ask(token);
+                room.answer(exchange, End::Complete, RESPONSE);
+                assert_eq!(room.take_up_all(token), RESPONSE);
+            }
+            At::Head => assert!(room.bytes(token, b"GET / HT")),
+            At::Body => assert!(room.bytes(token, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n12")),
+            At::Storing => {
+                let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", 2 << 20);
+                room.bytes(token, head.as_bytes());
+                room.bytes(token, &vec![b'x'; 2 << 20]);
+            }
+            At::Waiting => {
+                let exchange = room.ask(token);
+                return (room, token, Some(exchange));
+            }
+            At::Sending | At::Closing => {
+                let exchange = room.ask(token);
+                room.answer(exchange, End::Complete, RESPONSE);
+                if matches!(self, At::Closing) {
+                    room.reset(token);
+                }
+            }
+            At::Streaming => {
+                let exchange = room.ask(token);
+                room.answer(exchange, End::Streaming, RESPONSE);
+                room.take_up_all(token);
+            }
+            At::Warming => {
+                let mut exchange = room.ask(token);
+                // A file system that can't say whether it would wait.
+                let file = Arc::new(std::fs::File::open("/proc/version").unwrap());
+                exchange.reply.outgoing.push(Segment::File(FileRange { file, offset: 0, length: 5 }));
+                room.answer(exchange, End::Complete, b"");
+            }
+            At::Lingering => {
+                room.bytes(token, b"nonsense\r\n\r\n");
+                room.take_up_all(token);
+            }
+        }
+        (room, token, None)
+    }
+}
+
+impl Room {
+    fn ask(&mut self, token: Token) -> Box<Exchange> {
+        assert!(self.bytes(token, GET));
+        self.take().unwrap()
+    }
+}
+
+/// What can happen to it.
+#[derive(Clone, Copy, Debug)]
+enum Happens {
+    Bytes,
+    EndOfStream,
+    Reset,
+    Timer,
+    Reply,
+    StaleReply,
+    Stream,
+    Disk,
+    Drain,
+    Stop,
+}
+
+impl Happens {
+    fn to(self, room: &mut Room, token: Token, exchange: Option<Box<Exchange>>) {
+        match self {
+            Happens::Bytes => {
+                room.bytes(token, GET);
+            }
+            Happens::EndOfStream => room.end_of_stream(token),
+            Happens::Reset => room.reset(token),
+            Happens::Timer => room.pass(LONG),
+            Happens::Reply => {
+                if let Some(exchange) = exchange {
+                    room.answer(exchange, End::Complete, RESPONSE);
+                }
+            }
+            Happens::StaleReply => {
+                let stale = Box::new(Exchange { token, ..Exchange::default() });
+                room.answer(stale, End::Complete, b"of another request");
+                assert!(!room.reactor.driver.sent(token).starts_with(b"of another"));
+            }
+            Happens::Stream => room.post(Message::Stream(token)),
+            Happens::Disk => {
+                room.disk.run();
+                room.step();
+            }
+            Happens::Drain => room.post(Message::Drain),
+            Happens::Stop => room.post(Message::Stop),
+        }
+    }
+}
+
+/// The phase that a connection at `at` is in after each of the events, each in a room of its own.
+fn check(at: At, expected: &[(Happens, &str)]) {
+    for &(happens, expected) in expected {
+        let (mut room, token, exchange) = at.enter();
+        happens.to(&mut room, token, exchange);
+        assert_eq!(room.phase(token), expected, "{at:?} {happens:?}");
+        room.stop();
+    }
+}
+
+#[test]
+fn every_event_in_every_phase() {
+    use Happens::*;
+    // Timers and messages of others change nothing; a Stop leaves nothing.
+    check(
+        At::Fresh,
+        &[(Bytes, "waiting"), (EndOfStream, "gone"), (Reset, "gone"), (Timer, "gone"), (StaleReply, "idle")],
+    );
+    check(At::Fresh, &[(Stream, "idle"), (Disk, "idle"), (Drain, "idle"), (Stop, "gone")]);
+    check(
+        At::Kept,
+        &[(Bytes, "waiting"), (EndOfStream, "gone"), (Reset, "gone"), (Timer, "gone"), (StaleReply, "idle")],
+    );
+    check(At::Kept, &[(Stream, "idle"), (Disk, "idle"), (Drain, "gone"), (Stop, "gone")]);
+    check(At::Head, &[(Bytes, "responding"), (EndOfStream, "responding"), (Reset, "gone"), (Timer, "responding")]);
+    check(At::Head, &[(StaleReply, "head"), (Stream, "head"), (Disk, "head"), (Drain, "head"), (Stop, "gone")]);
+    check(At::Body, &[(Bytes, "waiting"), (EndOfStream, "responding"), (Reset, "gone"), (Timer, "responding")]);
+    check(At::Body, &[(StaleReply, "body"), (Stream, "body"), (Disk, "body"), (Drain, "body"), (Stop, "gone")]);
+    check(At::Storing, &[(Bytes, "body"), (EndOfStream, "body"), (Reset, "closing"), (Timer, "responding")]);
+    check(
+        At::Storing,
+        &[(StaleReply, "body"), (Stream, "body"), (Disk, "waiting"), (Drain, "body"), (Stop, "closing")],
+    );
+    check(At::Waiting, &[(Bytes, "waiting"), (EndOfStream, "waiting"), (Reset, "gone"), (Timer, "responding")]);
+    check(At::Waiting, &[(Reply, "responding"), (StaleReply, "waiting"), (Stream, "waiting"), (Drain, "waiting")]);
+    check(At::Waiting, &[(Disk, "waiting"), (Stop, "gone")]);
+    check(At::Sending, &[(Bytes, "responding"), (EndOfStream, "responding"), (Reset, "closing"), (Timer, "closing")]);
+    check(At::Sending, &[(StaleReply, "responding"), (Stream, "responding"), (Drain, "responding"), (Stop, "closing")]);
+    check(At::Streaming, &[(Bytes, "responding"), (EndOfStream, "responding"), (Reset, "gone"), (Timer, "responding")]);
+    check(At::Streaming, &[(StaleReply, "responding"), (Stream, "responding"), (Drain, "responding"), (Stop, "gone")]);
+    check(
+        At::Warming,
+        &[(Bytes, "responding"), (EndOfStream, "responding"), (Reset, "closing"), (Timer, "responding")],
+    );
+    check(At::Warming, &[(StaleReply, "responding"), (Stream, "responding"), (Disk, "responding"), (Stop, "closing")]);
+    check(At::Lingering, &[(Bytes, "lingering"), (EndOfStream, "gone"), (Reset, "gone"), (Timer, "gone")]);
+    check(At::Lingering, &[(StaleReply, "lingering"), (Stream, "lingering"), (Drain, "lingering"), (Stop, "gone")]);
+    check(At::Closing, &[(Bytes, "closing"), (EndOfStream, "closing"), (Reset, "closing"), (Timer, "closing")]);
+    check(At::Closing, &[(StaleReply, "closing"), (Stream, "closing"), (Drain, "closing"), (Stop, "closing")]);
+}
+
+#[test]
+fn a_slot_used_again_hears_nothing_of_the_connection_before() {
+    let (mut room, old, exchange) = At::Waiting.enter();
+    room.reset(old);
+    let new = room.open();
+    assert_eq!((new.slot, new.generation), (old.slot, old.generation + 1));
+    let fresh = room.ask(new);
+    room.answer(exchange.unwrap(), End::Complete, RESPONSE);
+    room.post(Message::Stream(old));
+    assert_eq!(room.phase(new), "waiting");
+    assert_eq!(room.reactor.driver.sent(new), b"");
+    room.answer(fresh, End::Complete, RESPONSE);
+    assert_eq!(room.take_up_all(new), RESPONSE);
+    room.stop();
+}
+
+/// A client that asked for `100 Continue`, doesn't read it, and sends the body all the same.
+fn with_interim_under_way() -> (Room, Token, Box<Exchange>) {
+    let mut room = Room::new();
+    let token = room.open();
+    room.bytes(token, b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n");
+    assert!(room.reactor.driver.is_sending(token));
+    room.bytes(token, b"x");
+    let exchange = room.take().unwrap();
+    (room, token, exchange)
+}
+
+#[test]
+fn a_stream_behind_an_interim_response_is_neither_mixed_with_it_nor_miscounted() {
+    let (mut room, token, exchange) = with_interim_under_way();
+    let link = Arc::clone(&exchange.link);
+    room.answer(exchange, End::Streaming, b"first ");
+    room.push(&link, token, b"second ");
+    assert_eq!(link.buffered(), 13);
+    room.take_up(token, 10);
+    assert_eq!(link.buffered(), 13);
+    room.take_up(token, 15);
+    assert_eq!(link.buffered(), 13);
+    assert_eq!(room.take_up_all(token), b"HTTP/1.1 100 Continue\r\n\r\nfirst second ");
+    assert_eq!(link.buffered(), 0);
+    room.finish(&link, token, End::Complete);
+    assert_eq!(room.phase(token), "idle");
+    drop(link);
+    room.stop();
+}
+
+#[test]
+fn a_refusal_waits_for_the_interim_response() {
+    let mut room = Room::new();
+    let token = room.open();
+    room.bytes(token, b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n");
+    room.bytes(token, b"?");
+    room.take_up(token, 3);
+    let sent = room.take_up_all(token);
+    assert!(sent.starts_with(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 400 "), "{}", sent.escape_ascii());
+    assert_eq!(room.phase(token), "lingering");
+    room.stop();
+}
+
+#[test]
+fn a_client_that_ends_its_side_gets_the_answers_to_all_it_asked() {
+    let mut room = Room::new();
+    let token = room.open();
+    room.bytes(token, &GET.repeat(3));
+    room.end_of_stream(token);
+    for left in [2, 1, 0] {
+        let exchange = room.take().unwrap();
+        assert!(exchange.link.is_disconnected());
+        assert_eq!(exchange.head.keep_alive, left > 0 || room.links.len() == 1);
+        room.answer(exchange, End::Complete, RESPONSE);
+        assert_eq!(room.take_up_all(token), RESPONSE);
+    }
+    assert_eq!(room.phase(token), "gone");
+    room.stop();
+}
+
+#[test]
+fn a_streaming_application_is_told_that_the_client_ended_its_side() {
+    let mut room = Room::new();
+    let token = room.open();
+    let exchange = room.ask(token);
+    let link = Arc::clone(&exchange.link);
+    room.answer(exchange, End::Streaming, RESPONSE);
+    assert!(!link.is_disconnected());
+    room.end_of_stream(token);
+    assert!(link.is_disconnected() && !link.is_cancelled());
+    drop(link);
+    room.stop();
+}
+
+#[test]
+fn pipelined_bytes_stay_bounded_while_requests_are_answered() {
+    let mut room = Room::new();
+    let token = room.open();
+    let flood = GET.repeat(1000);
+    for _ in 0..200 {
+        while room.bytes(token, &flood) {}
+        let exchange = room.take().unwrap();
+        room.answer(exchange, End::Complete, RESPONSE);
+        // The next bytes are there before the reactor has looked at those it has.
+        room.reactor.driver.take_up(token, usize::MAX);
+        while let Some(event) = room.reactor.driver.next_event() {
+            room.reactor.handle(event);
+            if room.reactor.driver.is_receiving(token) {
+                room.reactor.driver.received(token, &flood);
+            }
+        }
+        room.step();
+        let pending = room.reactor.get(token).unwrap().pending.len();
+        assert!(pending < limits::PIPELINE_BYTES_MAX + 2 * flood.len(), "{pending}");
+    }
+    room.stop();
+}
+
+#[test]
+fn requests_received_before_a_drain_are_answered() {
+    let mut room = Room::new();
+    let token = room.open();
+    room.bytes(token, &GET.repeat(2));
+    let exchange = room.take().unwrap();
+    room.answer(exchange, End::Complete, RESPONSE);
+    // The drain finds the connection between the two.
+    room.reactor.driver.take_up(token, usize::MAX);
+    let event = room.reactor.driver.next_event().unwrap();
+    room.reactor.handle(event);
+    assert_eq!(room.phase(token), "idle");
+    room.reactor.drain();
+    room.step();
+    let exchange = room.take().unwrap();
+    assert!(!exchange.head.keep_alive);
+    room.answer(exchange, End::Complete, RESPONSE);
+    room.take_up_all(token);
+    room.step();
+    room.has_ended();
+}
+
+#[test]
+fn a_listener_that_failed_ends_when_draining_and_its_queue_is_served_first() {
+    let mut room = Room::new();
+    room.reactor.driver.accept_fails(LISTENER, io::Error::from_raw_os_error(libc::EMFILE));
+    room.step();
+    assert!(matches!(room.reactor.listeners[0].state, Accepting::Backoff(_)));
+    room.pass(Duration::from_secs(1));
+    assert!(room.reactor.listeners[0].state == Accepting::Armed);
+    let address = socket2::SockRef::from(room.reactor.listeners[0].socket.as_ref().unwrap())
+        .local_addr()
+        .unwrap()
+        .as_socket()
+        .unwrap();
+    let _client = TcpStream::connect(address).unwrap();
+    room.post(Message::Drain);
+    assert!(room.reactor.listeners[0].state == Accepting::Ended);
+    let token = room.tokens()[0];
+    let exchange = room.ask(token);
+    room.answer(exchange, End::Complete, RESPONSE);
+    room.take_up_all(token);
+    room.has_ended();
+}
+
+/// What an HTTP/1.0 client reads after its response was cut short.
+fn check_cut(cut: impl FnOnce(&mut Room, Token, &Link)) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let mut room = Room::new();
+    let token = room.accept(listener.accept().unwrap().0.into());
+    room.bytes(token, b"GET / HTTP/1.0\r\n\r\n");
+    let exchange = room.take().unwrap();
+    let link = Arc::clone(&exchange.link);
+    room.answer(exchange, End::Streaming, RESPONSE);
+    room.take_up_all(token);
+    cut(&mut room, token, &link);
+    assert_eq!(room.phase(token), "gone");
+    let error = client.read(&mut [0]).expect_err("not an orderly end");
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    drop(link);
+    room.stop();
+}
+
+#[test]
+fn an_http_1_0_client_sees_a_reset_where_a_response_is_cut_short() {
+    check_cut(|room, token, link| room.finish(link, token, End::Abort));
+    check_cut(|room, _, _| room.post(Message::Stop));
+    check_cut(|room, token, link| {
+        room.push(link, token, b"more");
+        room.reactor.driver.send_fails(token, io::ErrorKind::UnexpectedEof.into());
+        room.step();
+    });
+}
+
+#[test]
+fn a_client_has_its_whole_time_for_a_part_that_came_late() {
+    let mut room = Room::new();
+    let token = room.open();
+    let exchange = room.ask(token);
+    let link = Arc::clone(&exchange.link);
+    room.answer(exchange, End::Streaming, RESPONSE);
+    room.take_up_all(token);
+    room.pass(TIMEOUTS.send - Duration::from_secs(1));
+    room.push(&link, token, b"late");
+    room.pass(Duration::from_secs(2));
+    assert_eq!(room.phase(token), "responding");
+    room.pass(TIMEOUTS.send);
+    assert_eq!(room.phase(token), "closing");
+    assert!(link.is_cancelled());
+    drop(link);
+    room.stop();
+}
+
+#[test]
+fn a_worker_that_waits_for_room_is_let_go_when_the_client_has_gone() {
+    let mut room = Room::new();
+    let token = room.open();
+    let exchange = room.ask(token);
+    let link = Arc::clone(&exchange.link);
+    room.answer(exchange, End::Streaming, RESPONSE);
+    room.push(&link, token, &vec![0; limits::RESPONSE_BUFFER_BYTES_MAX]);
+    assert!(link.is_full());
+    link.set_waiting(0);
+    room.reset(token);
+    assert!(!link.is_full());
+    assert_eq!(link.take_waiting(), None, "it was taken, to be unparked");
+    drop(link);
+    room.stop();
+}
+
+#[test]
+fn a_link_that_somebody_keeps_is_never_used_again() {
+    let mut room = Room::new();
+    let token = room.open();
+    let exchange = room.ask(token);
+    let kept = Arc::clone(&exchange.link);
+    room.answer(exchange, End::Complete, RESPONSE);
+    room.take_up_all(token);
+    let exchange = room.ask(token);
+    assert!(!Arc::ptr_eq(&kept, &exchange.link));
+    let address = Arc::as_ptr(&exchange.link);
+    room.links.clear();
+    room.answer(exchange, End::Complete, RESPONSE);
+    room.take_up_all(token);
+    let exchange = room.ask(token);
+    assert_eq!(Arc::as_ptr(&exchange.link), address, "one that nobody keeps is");
+    room.answer(exchange, End::Complete, RESPONSE);
+    drop(kept);
+    room.stop();
+}
+
+#[test]
+fn a_worker_that_gives_a_request_back_unanswered() {
+    let check = |started, expected: &str| {
+        let mut room = Room::new();
+        let token = room.open();
+        let mut exchange = room.ask(token);
+        if started {
+            exchange.link.start(room.now);
+        }
+        exchange.reply.end = End::Abort;
+        room.post(Message::Reply(exchange));
+        let sent = String::from_utf8(room.take_up_all(token)).unwrap();
+        assert!(sent.starts_with(expected), "{sent}");
+        assert_eq!(room.phase(token), "idle");
+        room.stop();
+    };
+    check(false, "HTTP/1.1 504 ");
+    check(true, "HTTP/1.1 500 ");
+}
+
+#[test]
+fn what_a_timed_out_request_still_says_reaches_nobody() {
+    let (mut room, token, exchange) = At::Waiting.enter();
+    let exchange = exchange.unwrap();
+    let link = Arc::clone(&exchange.link);
+    room.pass(TIMEOUTS.request + Duration::from_secs(1));
+    assert!(link.is_cancelled());
+    assert!(room.take_up_all(token).starts_with(b"HTTP/1.1 504 "));
+    let next = room.ask(token);
+    room.answer(exchange, End::Streaming, b"too late");
+    room.push(&link, token, b"much too late");
+    room.finish(&link, token, End::Complete);
+    assert_eq!(room.phase(token), "waiting");
+    room.answer(next, End::Complete, RESPONSE);
+    assert_eq!(room.take_up_all(token), RESPONSE);
+    drop(link);
+    room.stop();
+}
+
+#[test]
+fn temporary_files_are_closed_by_the_disk_thread() {
+    // Cut short while it comes in.
+    let mut room = Room::new();
+    let token = room.open();
+    room.bytes(token, format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", 4 << 20).as_bytes());
+    room.bytes(token, &vec![b'x'; 2 << 20]);
+    assert_eq!(room.disk.run(), 1, "written");
+    room.step();
+    room.reset(token);
+    assert_eq!(room.disk.run(), 1, "closed");
+    room.stop();
+    // Complete, and then of no use.
+    let (mut room, token, _) = At::Storing.enter();
+    assert_eq!(room.disk.run(), 1);
+    room.step();
+    let exchange = room.take().unwrap();
+    room.reset(token);
+    assert_eq!(room.disk.run(), 0);
+    room.post(Message::Reply(exchange));
+    assert_eq!(room.disk.run(), 1);
+    room.stop();
+    // Refused while it is being written.
+    let (mut room, token, _) = At::Storing.enter();
+    room.pass(LONG);
+    assert!(room.reactor.driver.is_sending(token));
+    assert_eq!(room.disk.run(), 1);
+    room.step();
+    assert_eq!(room.disk.run(), 1);
+    room.stop();
+}
+
+#[test]
+fn a_panic_costs_one_connection() {
+    let mut room = Room::new();
+    let (one, other) = (room.open(), room.open());
+    room.reactor.guarded(Some(one), |_| panic!("on purpose"));
+    assert_eq!(std::mem::take(&mut room.reactor.bugs), 1);
+    room.step();
+    assert_eq!((room.phase(one), room.phase(other)), ("gone", "idle"));
+    room.stop();
+}
+
+/// One step of a random story. The numbers choose among what there is.
+#[derive(Clone, Debug)]
+enum Act {
+    Open,
+    Ask { connection: usize, kind: usize },
+    Bytes { connection: usize, count: usize },
+    EndOfStream(usize),
+    Reset(usize),
+    TakeUp { connection: usize, count: usize },
+    SendFails(usize),
+    Take,
+    Answer { request: usize, how: usize },
+    Push { stream: usize, count: usize },
+    Finish { stream: usize, abort: bool },
+    Disk,
+    Pass(u64),
+    Drain,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let which = 0usize..8;
+    prop_oneof![
+        2 => Just(Act::Open),
+        8 => (which.clone(), which.clone()).prop_map(|(connection, kind)| Act::Ask { connection, kind }),
+        12 => (which.clone(), 1usize..300).prop_map(|(connection, count)| Act::Bytes { connection, count }),
+        1 => which.clone().prop_map(Act::EndOfStream),
+        1 => which.clone().prop_map(Act::Reset),
+        12 => (which.clone(), 1usize..200).prop_map(|(connection, count)| Act::TakeUp { connection, count }),
+        1 => which.clone().prop_map(Act::SendFails),
+        8 => Just(Act::Take),
+        8 => (which.clone(), which.clone()).prop_map(|(request, how)| Act::Answer { request, how }),
+        6 => (which.clone(), 1usize..100).prop_map(|(stream, count)| Act::Push { stream, count }),
+        4 => (which, any::<bool>()).prop_map(|(stream, abort)| Act::Finish { stream, abort }),
+        3 => Just(Act::Disk),
+        2 => (1u64..70_000).prop_map(Act::Pass),
+        1 => Just(Act::Drain),
+    ]
+}
+
+/// A client of the story: what it has still to say, and how many requests that makes.
+struct Client {
+    token: Token,
+    unsaid: Vec<u8>,
+    asked: u32,
+    heard: Vec<u8>,
+}
+
+struct Stream {
+    link: Arc<Link>,
+    token: Token,
+    number: u32,
+}
+
+struct Story {
+    room: Room,
+    clients: Vec<Client>,
+    #[expect(clippy::vec_box, reason = "as they come from the pool")]
+    requests: Vec<Box<Exchange>>,
+    streams: Vec<Stream>,
+}
+
+/// The request's number is its target.
+fn request(kind: usize, number: u32) -> Vec<u8> {
+    let head = |rest: &str| format!("POST /{number} HTTP/1.1\r\nHost: a\r\n{rest}\r\n\r\n").into_bytes();
+    match kind {
+        0 | 1 => format!("GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes(),
+        2 => format!("HEAD /{number} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").into_bytes(),
+        3 => [head("Content-Length: 10"), vec![b'x'; 10]].concat(),
+        4 => [head("Transfer-Encoding: chunked"), b"5\r\nhello\r\n0\r\n\r\n".to_vec()].concat(),
+        5 => [head("Expect: 100-continue\r\nContent-Length: 5"), b"hello".to_vec()].concat(),
+        6 => [head("Content-Length: 1200000"), vec![b'x'; 1_200_000]].concat(),
+        _ => format!("GET /{number} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").into_bytes(),
+    }
+}
+
+/// How the parts of response `number` are marked: it begins, goes on, ends.
+fn mark(kind: char, number: u32) -> String {
+    format!("\u{1}{kind}{number};")
+}
+
+/// Reads the marks in what a client has heard: responses come in order, whole, one after the other.
+fn check_marks(heard: &[u8]) {
+    let text = String::from_utf8_lossy(heard);
+    let (mut last, mut open) = (None, None);
+    for (index, piece) in text.split('\u{1}').enumerate() {
+        let foreign = if index == 0 { piece } else { piece.split_once(';').expect("a whole mark").1 };
+        let mark = if index == 0 { None } else { piece.split_once(';').map(|(mark, _)| mark.split_at(1)) };
+        if let Some((kind, number)) = mark {
+            let number: u32 = number.parse().unwrap();
+            match kind {
+                "B" => {
+                    assert!(open.is_none() && last < Some(number), "{text:?}");
+                    (last, open) = (Some(number), Some(number));
+                }
+                "P" => assert_eq!(open, Some(number), "{text:?}"),
+                _ => assert_eq!(open.take(), Some(number), "{text:?}"),
+            }
+        }
+        assert!(open.is_none() || !foreign.contains("HTTP/1.1"), "nothing comes into a response: {text:?}");
+    }
+}
+
+fn number_of(exchange: &Exchange) -> u32 {
+    std::str::from_utf8(&exchange.head.get(exchange.head.target)[1..]).unwrap().parse().unwrap()
+}
+
+impl Story {
+    fn new() -> Self {
+        Self { room: Room::new(), clients: Vec::new(), requests: Vec::new(), streams: Vec::new() }
+    }
+
+    fn client(&mut self, number: usize) -> Option<&mut Client> {
+        let count = self.clients.len();
+        if count == 0 { None } else { self.clients.get_mut(number % count) }
+    }
+
+    fn act(&mut self, act: Act) {
+        match act {
+            Act::Open => self.open(),
+            Act::Ask { connection, kind } => {
+                if let Some(client) = self.client(connection) {
+                    client.asked += 1;
+                    client.unsaid.extend(request(kind, client.asked));
+                }
+            }
+            Act::Bytes { connection, count } => self.say(connection, count),
+            Act::Take => self.requests.extend(self.room.take()),
+            Act::Answer { request, how } => self.answer(request, how),
+            Act::Push { stream, count } => self.push(stream, count),
+            Act::Finish { stream, abort } => self.finish(stream, abort),
+            Act::Disk => Happens::Disk.to(&mut self.room, LISTENER, None),
+            Act::Pass(milliseconds) => self.room.pass(Duration::from_millis(milliseconds)),
+            Act::Drain => self.room.post(Message::Drain),
+            Act::EndOfStream(number) | Act::Reset(number) | Act::SendFails(number) => {
+                let Some(token) = self.client(number).map(|client| client.token) else { return };
+                match act {
+                    Act::EndOfStream(_) => self.room.end_of_stream(token),
+                    Act::Reset(_) => self.room.reset(token),
+                    _ if self.room.reactor.driver.is_sending(token) => {
+                        self.room.reactor.driver.send_fails(token, io::ErrorKind::BrokenPipe.into());
+                        self.room.step();
+                    }
+                    _ => {}
+                }
+            }
+            Act::TakeUp { connection, count } => {
+                if let Some(token) = self.client(connection).map(|client| client.token) {
+                    self.room.take_up(token, count);
+                }
+            }
+        }
+        self.hear();
+    }
+
+    fn open(&mut self) {
+        if self.room.reactor.course == Course::Serving && self.clients.len() < 8 {
+            let token = self.room.open();
+            self.clients.push(Client { token, unsaid: Vec::new(), asked: 0, heard: Vec::new() });
+        }
+    }
+
+    /// A long body is said in one go: the story is about something else.
+    fn say(&mut self, number: usize, count: usize) {
+        let Some(client) = self.client(number) else { return };
+        let long = client.unsaid.starts_with(b"xxxxxxxxxxx");
+        let count = if long { 1_000_000 } else { count }.min(client.unsaid.len());
+        let (token, bytes) = (client.token, client.unsaid[..count].to_vec());
+        if count > 0 && self.room.bytes(token, &bytes) {
+            self.client(number).unwrap().unsaid.drain(..count);
+        }
+    }
+
+    fn answer(&mut self, number: usize, how: usize) {
+        if self.requests.is_empty() {
+            return;
+        }
+        let mut exchange = self.requests.swap_remove(number % self.requests.len());
+        let number = number_of(&exchange);
+        let (link, token) = (Arc::clone(&exchange.link), exchange.token);
+        match how {
+            0..=3 => self.room.answer(exchange, End::Complete, (mark('B', number) + &mark('E', number)).as_bytes()),
+            4 => self.room.answer(exchange, End::Abort, mark('B', number).as_bytes()),
+            5 => {
+                exchange.reply.end = End::Abort;
+                self.room.post(Message::Reply(exchange));
+            }
+            _ => {
+                self.room.answer(exchange, End::Streaming, mark('B', number).as_bytes());
+                self.streams.push(Stream { link, token, number });
+            }
+        }
+    }
+
+    fn push(&mut self, stream: usize, count: usize) {
+        let count_of = self.streams.len();
+        if count_of > 0 {
+            let Stream { link, token, number } = &self.streams[stream % count_of];
+            let bytes = mark('P', *number) + &".".repeat(count);
+            self.room.push(link, *token, bytes.as_bytes());
+        }
+    }
+
+    fn finish(&mut self, stream: usize, abort: bool) {
+        if self.streams.is_empty() {
+            return;
+        }
+        let Stream { link, token, number } = self.streams.swap_remove(stream % self.streams.len());
+        if !abort {
+            self.room.push(&link, token, mark('E', number).as_bytes());
+        }
+        self.room.finish(&link, token, if abort { End::Abort } else { End::Complete });
+    }
+
+    fn hear(&mut self) {
+        for client in &mut self.clients {
+            client.heard.extend(self.room.reactor.driver.sent(client.token));
+        }
+    }
+
+    /// Everybody does their part, after a `Stop` or a `Drain`: then the reactor ends.
+    fn end(mut self, stop: bool) {
+        self.room.post(if stop { Message::Stop } else { Message::Drain });
+        for _ in 0..100 {
+            for token in self.room.tokens() {
+                self.room.take_up(token, usize::MAX);
+            }
+            self.act(Act::Disk);
+            self.act(Act::Take);
+            self.answer(0, 0);
+            self.finish(0, false);
+            self.room.pass(Duration::from_secs(1));
+        }
+        self.hear();
+        for client in &self.clients {
+            // What was taken of the last one may end within a mark.
+            let whole = client
+                .heard
+                .iter()
+                .rposition(|&byte| byte == b'\x01')
+                .map_or(0, |at| if client.heard[at..].contains(&b';') { client.heard.len() } else { at });
+            check_marks(&client.heard[..whole]);
+        }
+        while let Some(exchange) = self.room.take() {
+            drop(exchange);
+        }
+        (self.requests, self.streams) = (Vec::new(), Vec::new());
+        self.room.has_ended();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Whatever happens in whatever order: nothing panics, nothing is lost or mixed up, and the reactor ends when told to.
+    #[test]
+    fn any_story_ends_well(acts in prop::collection::vec(act(), 1..150), stop: bool) {
+        let mut story = Story::new();
+        for act in acts {
+            story.act(act);
+        }
+        story.end(stop);
+    }
+}

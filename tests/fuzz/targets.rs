@@ -1,0 +1,196 @@
+//! Fuzz targets: plain functions of bytes that panic when a promise is broken. Know nothing of where the bytes come from.
+//!
+//! The first [`PLAN_BYTES`] bytes choose limits and the places where the rest is split; the rest is what a client sends.
+
+use hoopsnake::serve::http1::encode::{is_field_value, is_token};
+use hoopsnake::serve::http1::{BodyDecoder, Framing, Head, HeadLimits, Refusal, Step, Version};
+
+/// Bytes at the start of an input that aren't sent.
+pub const PLAN_BYTES: usize = 4;
+
+/// Limits and splits, as chosen by the first bytes of an input.
+struct Plan {
+    limits: u8,
+    strides: [u8; PLAN_BYTES - 1],
+}
+
+impl Plan {
+    fn cut(data: &[u8]) -> Option<(Self, &[u8])> {
+        let ([limits, strides @ ..], input) = data.split_first_chunk::<PLAN_BYTES>()?;
+        Some((Self { limits: *limits, strides: *strides }, input))
+    }
+
+    /// The end of every piece, in order; the last one is `length`.
+    fn ends(&self, length: usize) -> Vec<usize> {
+        let mut ends = Vec::new();
+        let mut end = 0;
+        for stride in self.strides.iter().cycle() {
+            end += usize::from(*stride) / 4 + 1;
+            if end >= length {
+                break;
+            }
+            ends.push(end);
+        }
+        ends.push(length);
+        ends
+    }
+}
+
+// --- Heads -----------------------------------------------------------------------------------------
+
+/// Request heads: any split gives the same answer, no limit is passed, and what is accepted is well-formed.
+pub fn head(data: &[u8]) {
+    let Some((plan, input)) = Plan::cut(data) else { return };
+    let limits = match plan.limits % 4 {
+        0 => HeadLimits { request_line_bytes_max: 30, head_bytes_max: 100, fields_max: 3 },
+        1 => HeadLimits { request_line_bytes_max: 100, head_bytes_max: 60, fields_max: 100 },
+        _ => HeadLimits { request_line_bytes_max: 16 * 1024, head_bytes_max: 64 * 1024, fields_max: 128 },
+    };
+    // Used before, as nearly always.
+    let mut whole = Head::default();
+    let earlier = b"PUT http://earlier/?q HTTP/1.0\r\nContent-Length: 7\r\nConnection: keep-alive\r\n\r\n";
+    assert_eq!(whole.parse(earlier, 0, &limits_of_default()), Ok(Some(earlier.len())));
+    let outcome = whole.parse(input, 0, &limits);
+
+    let mut pieces = Head::default();
+    let mut scanned = 0;
+    let mut in_pieces = Ok(None);
+    for end in plan.ends(input.len()) {
+        in_pieces = pieces.parse(&input[..end], scanned, &limits);
+        scanned = end;
+        if in_pieces != Ok(None) {
+            break;
+        }
+    }
+    assert_eq!(in_pieces, outcome, "split and whole");
+    match outcome {
+        Ok(Some(consumed)) => {
+            assert_eq!(meaning(&pieces), meaning(&whole), "split and whole");
+            check_accepted(&whole, &input[..consumed], &limits);
+        }
+        Ok(None) => assert!(input.len() < limits.head_bytes_max + 2 && whole.bytes.is_empty()),
+        Err(refusal) => {
+            assert!((400..=505).contains(&refusal.status()) && !refusal.detail().is_empty());
+            assert!(whole.bytes.len() <= limits.request_line_bytes_max && whole.fields.is_empty());
+        }
+    }
+    assert!(whole.bytes.capacity() <= 2 * limits.head_bytes_max.max(earlier.len()), "memory is bounded by the limit");
+}
+
+fn limits_of_default() -> HeadLimits {
+    HeadLimits { request_line_bytes_max: 16 * 1024, head_bytes_max: 64 * 1024, fields_max: 128 }
+}
+
+/// Everything a head says, for comparison.
+fn meaning(head: &Head) -> impl PartialEq + std::fmt::Debug + use<> {
+    let spans = [head.method, head.target, head.path, head.query, head.host];
+    (spans, head.version, head.fields.clone(), head.framing, head.keep_alive, head.expect_continue, head.bytes.clone())
+}
+
+/// What must hold of every accepted head, said without the parser's help.
+fn check_accepted(head: &Head, consumed: &[u8], limits: &HeadLimits) {
+    assert!(consumed.ends_with(&head.bytes) && head.bytes.ends_with(b"\r\n\r\n"));
+    assert!(matches!(&consumed[..consumed.len() - head.bytes.len()], b"" | b"\r\n"));
+    assert!(head.bytes.len() <= limits.head_bytes_max && head.fields.len() <= limits.fields_max);
+    let lines: Vec<&[u8]> = head.bytes.split(|&byte| byte == b'\n').collect();
+    assert_eq!(lines.len(), head.fields.len() + 3, "one line is one field");
+    for line in &lines[..lines.len() - 1] {
+        let text = line.strip_suffix(b"\r").expect("every LF follows a CR");
+        assert!(is_field_value(text), "no control characters");
+    }
+    let texts = [head.method, head.target].map(|span| head.get(span));
+    let version = if head.version == Version::Http11 { "HTTP/1.1" } else { "HTTP/1.0" };
+    assert_eq!([texts[0], b" ", texts[1], b" ", version.as_bytes(), b"\r"].concat(), lines[0]);
+    assert!(is_token(texts[0]) && !head.get(head.path).is_empty());
+    let mut hosts = 0;
+    let mut lengths = 0;
+    let mut codings = 0;
+    for (field, line) in head.fields.iter().zip(&lines[1..]) {
+        let (name, value) = (head.get(field.name), head.get(field.value));
+        assert!(is_token(name) && line.starts_with(&[name, b":"].concat()) && line.trim_ascii_end().ends_with(value));
+        hosts += usize::from(name.eq_ignore_ascii_case(b"host"));
+        lengths += usize::from(name.eq_ignore_ascii_case(b"content-length"));
+        codings += usize::from(name.eq_ignore_ascii_case(b"transfer-encoding"));
+    }
+    assert!(hosts == 1 || (hosts == 0 && head.version == Version::Http10));
+    assert_eq!(
+        (lengths, codings),
+        match head.framing {
+            Framing::None => (0, 0),
+            Framing::Length(_) => (1, 0),
+            Framing::Chunked => (0, 1),
+        }
+    );
+    assert!(!head.expect_continue || head.framing != Framing::None);
+}
+
+// --- Bodies ----------------------------------------------------------------------------------------
+
+/// What is under test: [`BodyDecoder`], or a decoder known to be broken.
+pub trait Decode: Sized {
+    /// As [`BodyDecoder::new`].
+    fn start(framing: Framing, bytes_max: u64) -> Result<Self, Refusal>;
+    /// As [`BodyDecoder::decode`].
+    fn step<'a>(&mut self, input: &'a [u8]) -> Result<Step<'a>, Refusal>;
+}
+
+impl Decode for BodyDecoder {
+    fn start(framing: Framing, bytes_max: u64) -> Result<Self, Refusal> {
+        Self::new(framing, bytes_max)
+    }
+
+    fn step<'a>(&mut self, input: &'a [u8]) -> Result<Step<'a>, Refusal> {
+        self.decode(input)
+    }
+}
+
+/// Request bodies: any split gives the same body, end or fault, and no limit is passed.
+pub fn body(data: &[u8]) {
+    body_by::<BodyDecoder>(data);
+}
+
+/// [`body`] with another decoder.
+pub fn body_by<D: Decode>(data: &[u8]) {
+    let Some((plan, input)) = Plan::cut(data) else { return };
+    let framing = match plan.limits % 8 {
+        0 => Framing::None,
+        1 => Framing::Length(u64::from(plan.limits / 8)),
+        _ => Framing::Chunked,
+    };
+    let bytes_max = if plan.limits < 128 { 20 } else { u64::MAX };
+    let whole = decode::<D>(framing, bytes_max, input, &[input.len()]);
+    let in_pieces = decode::<D>(framing, bytes_max, input, &plan.ends(input.len()));
+    assert_eq!(in_pieces, whole, "split and whole");
+    if let Ok((body, consumed, _)) = whole {
+        assert!(consumed <= input.len() && body.len() <= consumed && body.len() as u64 <= bytes_max);
+    }
+}
+
+/// Body, bytes used, and whether it is complete.
+fn decode<D: Decode>(
+    framing: Framing,
+    bytes_max: u64,
+    input: &[u8],
+    ends: &[usize],
+) -> Result<(Vec<u8>, usize, bool), Refusal> {
+    let mut decoder = D::start(framing, bytes_max)?;
+    let (mut body, mut used) = (Vec::new(), 0);
+    for &end in ends {
+        loop {
+            match decoder.step(&input[used..end])? {
+                Step::Data { data, consumed } => {
+                    assert!(!data.is_empty() && data.len() <= consumed);
+                    body.extend_from_slice(data);
+                    used += consumed;
+                }
+                Step::NeedMore { consumed } => {
+                    used += consumed;
+                    assert_eq!(used, end, "nothing is left to the caller");
+                    break;
+                }
+                Step::Done { consumed } => return Ok((body, used + consumed, true)),
+            }
+        }
+    }
+    Ok((body, used, false))
+}

@@ -1,0 +1,88 @@
+"""The demo that `make run` serves, served: the page, the streamed page and the upload form, by a client each.
+
+What the application does by itself is in test_demo.py.
+"""
+
+import hashlib
+import html
+import re
+
+import httpx
+import pytest
+import requests
+from serving import APPLICATIONS, CLIENT_S, EXAMPLES, MIB, curl, random_bytes, serving, sha256
+
+import hoopsnake
+
+UPLOAD_BYTES = 5 * MIB
+
+
+@pytest.fixture(scope="module")
+def demo(driver):
+    arguments = ("--chdir", str(EXAMPLES / "demo"), "--workers", "4", "--pythonpath", str(APPLICATIONS))
+    with serving(driver, "demo_gated", *arguments, cwd=APPLICATIONS) as server:
+        yield server
+
+
+def test_front_page_says_what_is_going_on(demo, driver):
+    response = requests.get(demo.url + "/?a=<b>", timeout=CLIENT_S, headers={"X-Test": "yes"})
+    assert response.status_code == 200
+    assert int(response.headers["Content-Length"]) == len(response.content)
+    assert response.headers["Server"].startswith("hoopsnake")
+    assert "Date" in response.headers
+    assert f"<dt>Reactor</dt><dd>{driver}</dd>" in response.text
+    assert f"<dt>Server</dt><dd>hoopsnake/{hoopsnake.__version__}</dd>" in response.text
+    assert re.search(r"<dt>Worker thread</dt><dd>hoopsnake-worker-[1-4]</dd>", response.text)
+    shown = dict(re.findall(r"<code>([\w.]+)</code></th><td>(.*?)</td>", response.text))
+    assert html.unescape(shown["HTTP_X_TEST"]) == "'yes'"
+    assert html.unescape(shown["SERVER_PORT"]) == f"'{demo.port}'"
+    assert html.unescape(shown["PATH_INFO"]) == "'/'"
+    assert shown["wsgi.input_terminated"] == "True"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/nowhere", 404), ("POST", "/", 405), ("HEAD", "/", 200)]
+)
+def test_statuses(demo, method, path, status):
+    response = httpx.request(method, demo.url + path, timeout=CLIENT_S)
+    assert response.status_code == status
+    assert (response.content == b"") == (method == "HEAD")
+
+
+def test_streamed_page_arrives_number_by_number(demo):
+    """demo_gated lets the page wait for /_next in place of a quarter of a second."""
+    with (
+        httpx.Client(timeout=CLIENT_S) as other,
+        httpx.stream("GET", demo.url + "/stream", timeout=CLIENT_S) as response,
+    ):
+        pieces, text = response.iter_text(), ""
+        for number in range(1, 21):
+            while f"<li>number {number}," not in text:
+                text += next(pieces)
+            assert f"number {number + 1}," not in text
+            # The application stands still until this.
+            assert other.get(demo.url + "/_next").text == "went on"
+        text += "".join(pieces)
+    assert text.rstrip().endswith("</html>")
+
+
+def test_download(demo):
+    name = EXAMPLES / "demo" / "wsgi_app.py"
+    assert sha256(curl(demo.url + "/download")) == sha256(name.read_bytes())
+
+
+@pytest.mark.parametrize("client", ["requests", "httpx", "curl"])
+def test_upload_form(demo, client, tmp_path):
+    data = random_bytes(UPLOAD_BYTES)
+    url = demo.url + "/upload"
+    if client == "requests":
+        page = requests.post(url, files={"file": ("the file.bin", data)}, timeout=CLIENT_S).text
+    elif client == "httpx":
+        page = httpx.post(url, files={"file": ("the file.bin", data)}, timeout=CLIENT_S).text
+    else:
+        path = tmp_path / "the file.bin"
+        path.write_bytes(data)
+        page = curl("--form", f"file=@{path}", url).decode()
+    assert f"<dd>{UPLOAD_BYTES} bytes</dd>" in page
+    assert f"<dd>{hashlib.sha256(data).hexdigest()}</dd>" in page
+    assert "<dd>the file.bin</dd>" in page or "<dd>the%20file.bin</dd>" in page

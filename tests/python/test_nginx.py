@@ -1,0 +1,169 @@
+"""Behind nginx as docs/deployment.md shows it: kept connections to the server, by TCP and by a Unix socket."""
+
+import concurrent.futures
+import contextlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import threading
+
+import pytest
+import requests
+from serving import APPLICATIONS, CLIENT_S, MIB, STOP_S, Lines, random_bytes, serving, sha256
+
+NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+PORTS_TRIED_MAX = 5
+REQUESTS = 1000
+CLIENTS = 8
+KEPT = 16
+LARGE_BYTES = 20 * MIB
+# TEST-NET-3 (RFC 5737): an address that is nobody's.
+CLIENT = "203.0.113.9"
+
+CONFIGURATION = """
+daemon off;
+master_process off;
+pid {folder}/pid;
+error_log stderr warn;
+events {{ worker_connections 256; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    upstream site {{
+        server {upstream};
+        keepalive {kept};
+        keepalive_timeout 50s;
+    }}
+    server {{
+        listen 127.0.0.1:{port};
+        client_max_body_size 1g;
+        location / {{
+            proxy_pass http://site;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Host $http_host;
+            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+            proxy_set_header X-Forwarded-Proto https;
+            proxy_request_buffering off;
+            proxy_buffering off;
+            proxy_read_timeout 130s;
+        }}
+    }}
+}}
+"""
+
+pytestmark = pytest.mark.skipif(not NGINX, reason="nginx isn't installed (apt-get install nginx-light)")
+
+
+@contextlib.contextmanager
+def nginx(upstream, folder):
+    """nginx in front of `upstream`; its URL. It can't say which port it took, so a free one is looked for."""
+    for _ in range(PORTS_TRIED_MAX):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        text = CONFIGURATION.format(folder=folder, upstream=upstream, port=port, kept=KEPT)
+        (folder / "nginx.conf").write_text(text)
+        command = [NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf")]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        errors = Lines(process.stderr, "nginx")
+        if listens(process, port):
+            break
+        process.wait(STOP_S)
+    else:
+        raise AssertionError(f"nginx didn't start: {errors.text()}")
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(STOP_S)
+        errors.join()
+    assert "[error]" not in errors.text(), errors.text()
+
+
+def listens(process, port):
+    """Whether nginx accepts connections; False when it has ended."""
+    pause = threading.Event()
+    for _ in range(100 * CLIENT_S):
+        if process.poll() is not None:
+            return False
+        with contextlib.suppress(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), CLIENT_S).close()
+            return process.poll() is None
+        pause.wait(0.01)
+    raise AssertionError("nginx neither listens nor ends")
+
+
+@pytest.fixture(scope="module", params=["tcp", "unix"])
+def proxied(request, driver, tmp_path_factory):
+    """The URL of nginx, the server behind it, and the kind of socket between them."""
+    folder = tmp_path_factory.mktemp("nginx")
+    sockets = ("127.0.0.1:0",) if request.param == "tcp" else (f"unix:{folder}/socket",)
+    with serving(driver, "proxied", "--workers", "4", cwd=APPLICATIONS, sockets=sockets) as server:
+        upstream = f"127.0.0.1:{server.port}" if request.param == "tcp" else sockets[0]
+        with nginx(upstream, folder) as url:
+            yield url, server, request.param
+
+
+def test_forwarded_scheme_and_address(proxied):
+    url, server, _ = proxied
+    mark = server.access_log.mark()
+    answer = requests.get(url + "/seen", headers={"X-Forwarded-For": CLIENT}, timeout=CLIENT_S).json()
+    assert answer["wsgi.url_scheme"] == "https"
+    assert answer["HTTP_X_FORWARDED_FOR"] == f"{CLIENT}, 127.0.0.1"
+    line = server.access_log.wait_for('"GET /seen HTTP/1.1" 200 ', mark).string
+    assert line.startswith(f"{CLIENT} 1:")
+
+
+def test_nobody_is_believed_when_no_proxy_is_trusted(driver, tmp_path):
+    arguments = ("--trusted-proxies", "none")
+    with serving(driver, "proxied", *arguments, cwd=APPLICATIONS) as server:
+        with nginx(f"127.0.0.1:{server.port}", tmp_path) as url:
+            answer = requests.get(url + "/seen", headers={"X-Forwarded-For": CLIENT}, timeout=CLIENT_S).json()
+        line = server.access_log.wait_for('"GET /seen HTTP/1.1" 200 ').string
+    assert answer["wsgi.url_scheme"] == "http"
+    assert line.startswith("127.0.0.1 1:")
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+def test_large_upload(proxied, chunked):
+    url, _, _ = proxied
+    data = random_bytes(LARGE_BYTES)
+    pieces = (data[start : start + MIB] for start in range(0, len(data), MIB))
+    answer = requests.post(url + "/upload", data=pieces if chunked else data, timeout=CLIENT_S).json()
+    assert answer == {"size": LARGE_BYTES, "sha256": sha256(data)}
+
+
+@pytest.mark.parametrize("path", ["/stream", "/whole", "/file"])
+def test_large_response(proxied, path):
+    url, _, _ = proxied
+    response = requests.get(f"{url}{path}?{LARGE_BYTES}", timeout=CLIENT_S)
+    assert response.status_code == 200
+    assert sha256(response.content) == sha256(random_bytes(LARGE_BYTES))
+
+
+def test_thousand_requests_on_few_connections(proxied):
+    url, server, kind = proxied
+
+    def client(number):
+        with requests.Session() as session:
+            answers = []
+            for turn in range(REQUESTS // CLIENTS):
+                path = f"/seen/{number}/{turn}"
+                answer = session.post(url + path, data=path * (1 + turn % 50), timeout=CLIENT_S).json()
+                assert (answer["PATH_INFO"], answer["size"]) == (path, len(path) * (1 + turn % 50))
+                answers.append(answer)
+            return answers
+
+    with concurrent.futures.ThreadPoolExecutor(CLIENTS) as clients:
+        answers = [answer for some in clients.map(client, range(CLIENTS)) for answer in some]
+    assert len(answers) == REQUESTS
+    if kind == "tcp":
+        # nginx keeps as many as it is told, and needs no more than there are clients.
+        assert len({answer["REMOTE_PORT"] for answer in answers}) <= KEPT
+    assert not re.search(r"\[error\]", server.error_log.text())
