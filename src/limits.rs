@@ -70,6 +70,8 @@ pub const WORKERS_MAX: usize = 4096;
 pub const QUEUE_REQUESTS_MAX: usize = 16 * 1024;
 /// Microseconds without a request taken from a queue that isn't empty, after which another worker is woken.
 pub const STALL_US: u64 = 500;
+/// Microseconds that a reactor leaves requests and answers lying, to deal with many at once, while the workers are behind.
+pub const GATHER_US: u64 = 1_000;
 
 // --- Reactors ----------------------------------------------------------------------------------------
 

@@ -1,19 +1,26 @@
-//! How one thread wakes a reactor: an eventfd that is written only when the reactor sleeps.
+//! How one thread wakes a reactor: an eventfd that is written only when the reactor sleeps, and a condition that is
+//! signalled only when it rests.
 //!
 //! Reactor: `prepare_sleep`, look at its mailbox once more, sleep only if that is empty, `awake`.
 //! Other thread: put into the mailbox, then `wake`. Both sides fence (SeqCst) between their store and
 //! their load, so that at least one of them sees the other.
+//!
+//! Sleeping waits for whatever comes. Resting leaves lying what comes, for a short time, so that more of it can be dealt with at once.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Wakes one reactor.
 #[derive(Debug)]
 pub struct Waker {
     eventfd: OwnedFd,
     sleeping: AtomicBool,
+    resting: AtomicBool,
+    rest: Mutex<()>,
+    rest_over: Condvar,
 }
 
 impl Waker {
@@ -31,7 +38,13 @@ impl Waker {
             }
             OwnedFd::from_raw_fd(descriptor)
         };
-        Ok(Self { eventfd, sleeping: AtomicBool::new(false) })
+        Ok(Self {
+            eventfd,
+            sleeping: AtomicBool::new(false),
+            resting: AtomicBool::new(false),
+            rest: Mutex::default(),
+            rest_over: Condvar::new(),
+        })
     }
 
     /// A new waker, as a driver and a mailbox share it.
@@ -68,6 +81,31 @@ impl Waker {
     /// Called by the reactor when it is awake again: writers needn't write.
     pub fn awake(&self) {
         self.sleeping.store(false, Ordering::Relaxed);
+    }
+
+    /// Called by the reactor: waits for `time`, whatever happens but [`Waker::hurry`]. `wanted` is asked once more when nobody can miss
+    /// the rest any longer.
+    pub fn rest(&self, time: Duration, wanted: impl FnOnce() -> bool) {
+        let inside = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        self.resting.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        if wanted() {
+            let on = |_: &mut ()| self.resting.load(Ordering::Relaxed);
+            drop(self.rest_over.wait_timeout_while(inside, time, on));
+        }
+        self.resting.store(false, Ordering::Relaxed);
+    }
+
+    /// Ends the reactor's rest, if it rests. Doesn't end its sleep.
+    pub fn hurry(&self) {
+        fence(Ordering::SeqCst);
+        if self.resting.load(Ordering::Relaxed) {
+            // Whoever is between its last look and its wait is inside.
+            let inside = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
+            self.resting.store(false, Ordering::Relaxed);
+            drop(inside);
+            self.rest_over.notify_one();
+        }
     }
 
     /// Takes the eventfd's counter back to zero (for drivers that poll it).

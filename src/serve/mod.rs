@@ -105,6 +105,8 @@ pub struct Reactor<D: Driver> {
     log_due: Option<Instant>,
     /// Whether this turn has given the pool something.
     submitted: bool,
+    /// Whether nothing happened in this turn but whole requests and whole answers of workers: then nobody else is kept waiting by a rest.
+    only_workers_traffic: bool,
     /// Panics that were caught.
     bugs: u64,
 }
@@ -143,6 +145,7 @@ impl<D: Driver> Reactor<D> {
             log_time: LocalTime::new(),
             log_due: None,
             submitted: false,
+            only_workers_traffic: false,
             bugs: 0,
         };
         reactor.accept_again();
@@ -163,18 +166,36 @@ impl<D: Driver> Reactor<D> {
     /// # Errors
     /// When the driver's own system call fails.
     pub fn turn(&mut self) -> io::Result<bool> {
+        let rested = self.rest()?;
         self.mailbox.waker.prepare_sleep();
-        let timeout =
-            if self.mailbox.queue.is_empty() && self.ready.is_empty() { self.sleep() } else { Some(Duration::ZERO) };
+        let idle = !rested && self.mailbox.queue.is_empty() && self.ready.is_empty();
+        let timeout = if idle { self.sleep() } else { Some(Duration::ZERO) };
         self.driver.turn(timeout)?;
         self.mailbox.waker.awake();
         self.work(clock::now());
         Ok(!self.has_ended())
     }
 
+    /// Leaves lying what comes while the workers are behind and nothing but their requests and answers went through the last turn.
+    /// True if it did.
+    fn rest(&mut self) -> io::Result<bool> {
+        let time = if self.only_workers_traffic { self.shared.pool.gathering() } else { Duration::ZERO };
+        if time.is_zero() {
+            return Ok(false);
+        }
+        // What is due is submitted now: the answers at least are on their way.
+        self.driver.turn(Some(Duration::ZERO))?;
+        let pool = &self.shared.pool;
+        self.mailbox.waker.rest(time, || !pool.gathering().is_zero());
+        // Whoever runs may wait for something instead of computing: the stall watch goes on.
+        pool.check(clock::now());
+        Ok(true)
+    }
+
     /// Handles everything that has happened up to `now`.
     fn work(&mut self, now: Instant) {
         self.now = now;
+        self.only_workers_traffic = self.course == Course::Serving;
         while let Some(event) = self.driver.next_event() {
             self.guarded(event.connection(), |reactor| reactor.handle(event));
         }

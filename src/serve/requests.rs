@@ -87,7 +87,10 @@ impl<D: Driver> Reactor<D> {
     /// More bytes came: a body's deadline moves with each of them, a head's doesn't.
     fn progress(&mut self, token: Token) {
         match self.get(token).map(|connection| &connection.phase) {
-            Some(Phase::Body { .. }) => self.entered(token),
+            Some(Phase::Body { .. }) => {
+                self.only_workers_traffic = false;
+                self.entered(token);
+            }
             Some(Phase::Lingering { left: 0 }) => self.close(token),
             _ => {}
         }
@@ -267,6 +270,7 @@ impl<D: Driver> Reactor<D> {
 
     /// Sends `bytes` as the whole response of a request that has no exchange (any more).
     fn respond(&mut self, token: Token, bytes: Vec<u8>, after: After) {
+        self.only_workers_traffic = false;
         let mut outgoing: Box<Outgoing> = self.outgoing();
         outgoing.push(Segment::Bytes(bytes));
         let Some(connection) = self.get(token) else { return };

@@ -145,6 +145,7 @@ impl<D: Driver> Reactor<D> {
                     self.recycle(outgoing);
                     self.all_sent(token);
                 } else {
+                    self.only_workers_traffic = false;
                     outgoing.advance(bytes as u64);
                     if !interim {
                         self.collect(token, &mut outgoing);

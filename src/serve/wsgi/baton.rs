@@ -40,6 +40,11 @@ const LEARNED_AT: u8 = 11;
 const FORGOTTEN_AT: u8 = 7;
 /// How often to look again while all workers are busy: whoever becomes idle looks itself.
 const BUSY: Duration = Duration::from_millis(10);
+/// A rest shorter than this isn't worth its system call.
+const GATHER_MIN: Duration = Duration::from_micros(100);
+const GATHER: Duration = Duration::from_micros(limits::GATHER_US);
+/// With fewer requests in the queue the workers may soon have nothing to do.
+const GATHER_WAITING_MIN: usize = 4;
 const STALL: Duration = Duration::from_micros(limits::STALL_US);
 
 const NOBODY: u8 = 0;
@@ -140,6 +145,19 @@ impl Baton {
         self.last_pop.store(now.as_nanos(), Ordering::Relaxed);
         self.last_wait.store(waited.as_nanos() as u64, Ordering::Relaxed);
         if more && self.learned.load(Ordering::Relaxed) { self.choose(BESIDE, now) } else { None }
+    }
+
+    /// How long a reactor may leave lying what arrives and what is answered while `waiting` requests are queued; zero: not at all.
+    ///
+    /// Where handlers are slow, each answer would leave alone and each request arrive alone: then reactor and worker switch, and the client
+    /// is woken, once for each of them. What waits is half as long at most as the queue keeps the workers busy anyway. An
+    /// application whose handlers let the GIL go isn't kept waiting: its next worker may be idle.
+    pub fn gathering(&self, waiting: usize) -> Duration {
+        if waiting < GATHER_WAITING_MIN || self.learned.load(Ordering::Relaxed) {
+            return Duration::ZERO;
+        }
+        let time = Duration::from_nanos(self.last_wait.load(Ordering::Relaxed)) / 2;
+        if time < GATHER_MIN { Duration::ZERO } else { time.min(GATHER) }
     }
 
     /// A worker that had nothing takes its first request.
@@ -356,6 +374,21 @@ mod tests {
         assert_eq!(baton.tick(at(10_100)), None, "the other one still runs");
         baton.stop();
         assert_eq!(baton.tick(at(10_200)), Some(0));
+    }
+
+    #[test]
+    fn a_reactor_gathers_only_while_the_workers_are_behind() {
+        let baton = resting(2);
+        let gathering = |waited: u64, waiting| {
+            baton.popped(at(0), Duration::from_micros(waited), true);
+            baton.gathering(waiting).as_micros() as u64
+        };
+        assert_eq!(gathering(10_000, 3), 0, "soon they have nothing to do");
+        assert_eq!(gathering(10_000, 4), limits::GATHER_US);
+        assert_eq!(gathering(800, 60), 400, "half of what a request waits anyway");
+        assert_eq!(gathering(150, 60), 0, "quick handlers fill a batch by themselves");
+        (0..4).for_each(|_| baton.judge(USEFUL));
+        assert_eq!(gathering(10_000, 60), 0, "handlers that wait leave the processor to others");
     }
 
     #[test]

@@ -198,6 +198,11 @@ impl Pool {
         (self.unflushed.load(Ordering::Acquire) > 0).then_some(Duration::from_micros(limits::STALL_US))
     }
 
+    /// Reactor: how long it may rest before it deals with what comes, zero for not at all; see [`Baton::gathering`].
+    pub fn gathering(&self) -> Duration {
+        self.crew.baton.gathering(self.queue.len())
+    }
+
     /// Reactor: a worker that waits for room in a streaming response has it, or waits in vain (see `Link`).
     pub fn unpark(&self, worker: u32) {
         if let Some(gate) = self.gates.get(worker as usize) {
@@ -287,6 +292,8 @@ impl Pool {
                 next = self.queue.pop();
             }
             gathered.flush(self, &worker.outbox);
+            // Nothing is left to do: a reactor that rests may have something.
+            self.mailboxes.iter().for_each(|mailbox| mailbox.waker.hurry());
             if self.releases.is_pending() {
                 self.releases.drain(py);
             }
