@@ -80,9 +80,13 @@ pub const REACTORS_MAX: usize = 256;
 /// Entries of a ring's submission queue; more operations in one turn cost one more system call.
 pub const RING_ENTRIES: u32 = 1024;
 /// Receive buffers of a ring (a power of two). When none is left, connections wait in order for one.
-pub const RECEIVE_BUFFERS: u16 = 1024;
+pub const RECEIVE_BUFFERS: u16 = 256;
 /// Bytes of one receive buffer.
-pub const RECEIVE_BUFFER_BYTES: usize = 4096;
+pub const RECEIVE_BUFFER_BYTES: usize = 16 * 1024;
+/// Bytes received in one step from who sends much.
+pub const BULK_BUFFER_BYTES: usize = 64 * 1024;
+/// Such steps in one turn of a ring, so that uploads don't hold up the others.
+pub const BULK_STEPS_PER_TURN_MAX: usize = 16;
 /// Connections waiting to be accepted, per listener (the kernel lowers it to `net.core.somaxconn`).
 pub const LISTEN_BACKLOG: i32 = 4096;
 /// Bytes read of a kernel table of sockets, to name who holds a taken address; past it nobody is named.

@@ -4,6 +4,9 @@
 //! [`Ring::describe`] says what was taken. Best is 6.1 (deferred task work). It never blocks but in [`Driver::turn`],
 //! and in [`Drop`] for at most [`DROP_WAIT`].
 //!
+//! Who sends much at once is received from with recv(2) into one large buffer that stays in the processor's cache, instead of
+//! through many shared ones: see [`Ring::after_reception`].
+//!
 //! Memory that the kernel reads or writes is owned here while an operation is in flight: what is being sent in the
 //! slot of its token, receive buffers in [`Buffers`]. An accept or a poll points at no memory.
 
@@ -26,13 +29,19 @@ use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 use super::buffers::{self, Buffers};
 use super::socket::{self, Message, Step};
 use super::{Buffer, Driver, Event, Outgoing, Token, Waker, sendfile};
-use crate::limits::{FILE_STEPS_PER_TURN_MAX, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS, RING_ENTRIES};
+use crate::limits::{
+    BULK_BUFFER_BYTES, BULK_STEPS_PER_TURN_MAX, FILE_STEPS_PER_TURN_MAX, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS,
+    RING_ENTRIES,
+};
 
 /// How long dropping a ring waits for the operations it has cancelled.
 const DROP_WAIT: Duration = Duration::from_secs(1);
-/// Buffers that a multishot receive fills in one go before the kernel pauses it (`MULTISHOT_MAX_RETRY`).
-const BURST: u8 = 32;
-/// The id of a buffer that isn't one: end of stream, or the one of [`Receive::Readiness`].
+/// Receptions one after the other, with more to come each time, from which on a connection is received from in bulk. A multishot
+/// receive fills up to 32 buffers in one go (`MULTISHOT_MAX_RETRY`).
+const BULK_AFTER: u8 = 8;
+/// Small receptions one after the other that end receiving in bulk.
+const BULK_SMALL_MAX: u8 = 4;
+/// The id of a buffer that isn't one of the shared ones: end of stream, [`Receive::Readiness`], or in bulk.
 const NO_BUFFER: u16 = u16::MAX;
 
 /// The set-up flags, best first (io_uring_setup(2)). Each needs a newer kernel than the next.
@@ -97,11 +106,14 @@ enum Operation {
     Send,
     /// A poll for room in a socket that a file is being sent to.
     Writable,
+    /// A poll for more from a socket that is received from in bulk.
+    Readable,
     Wake,
 }
 
 impl Operation {
-    const ALL: [Operation; 6] = [Self::Ignored, Self::Accept, Self::Receive, Self::Send, Self::Writable, Self::Wake];
+    const ALL: [Operation; 7] =
+        [Self::Ignored, Self::Accept, Self::Receive, Self::Send, Self::Writable, Self::Readable, Self::Wake];
 
     /// `slot << 32 | generation << 8 | operation`.
     const fn user_data(self, token: Token) -> u64 {
@@ -126,7 +138,7 @@ const fn token_of(user_data: u64) -> Token {
 ///    ▲                     │ pause              │ pause
 ///    └──── the last ◀── Stopping ◀── (Idle at once, ECANCELED is due)
 /// ```
-/// An Armed one that had a burst goes through Restarting back to Armed.
+/// An Armed one that sends much goes through Switching to Bulk, from there to Polling and back, and in the end to Armed again.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Receiving {
     #[default]
@@ -135,8 +147,12 @@ enum Receiving {
     Armed,
     /// The kernel has it and was asked to end it.
     Stopping,
-    /// The kernel has it and was asked to end it, so that it can be armed afresh; see [`Ring::after_burst`].
-    Restarting,
+    /// The kernel has it and was asked to end it, so that it goes on in bulk; see [`Ring::after_reception`].
+    Switching,
+    /// It waits in [`Ring::bulk`] for its next recv(2).
+    Bulk,
+    /// In bulk, but nothing is there: the kernel has a poll.
+    Polling,
     /// It ended for want of a buffer and waits in [`Ring::starved`].
     Starved,
 }
@@ -147,7 +163,7 @@ struct Slot {
     generation: u32,
     socket: RawFd,
     receiving: Receiving,
-    /// Receptions one after the other at which the kernel said that there was more.
+    /// Receptions one after the other at which there was more; in bulk: at which there was little.
     run: u8,
     /// Owned here while the kernel reads from it.
     sending: Option<Box<Outgoing>>,
@@ -191,8 +207,11 @@ pub struct Ring {
     flags: Flags,
     receive: Receive,
     buffers: Option<Buffers>,
-    /// For [`Receive::Readiness`]; empty otherwise.
+    /// For [`Receive::Readiness`], and for what is received in bulk.
     shared: Box<[u8]>,
+    /// Who is received from in bulk and may have more. Entries whose slot isn't `Bulk` any more are passed over.
+    bulk: VecDeque<Token>,
+    bulk_steps_left: usize,
     slots: Vec<Slot>,
     listeners: Vec<Listener>,
     /// Receives that ended for want of a buffer, in order. Entries whose slot isn't `Starved` any more are passed over.
@@ -259,7 +278,6 @@ impl Ring {
             _ => Buffers::register(&ring, settings.buffers, settings.buffer_bytes).ok(),
         };
         let receive = if buffers.is_some() { settings.receive } else { Receive::Readiness };
-        let shared = if buffers.is_some() { 0 } else { settings.buffer_bytes };
         let mut driver = Self {
             ring,
             enter_flags: enter_flags.bits(),
@@ -268,7 +286,9 @@ impl Ring {
             flags,
             receive,
             buffers,
-            shared: vec![0; shared].into_boxed_slice(),
+            shared: vec![0; BULK_BUFFER_BYTES].into_boxed_slice(),
+            bulk: VecDeque::new(),
+            bulk_steps_left: 0,
             slots: Vec::new(),
             listeners: Vec::new(),
             starved: VecDeque::new(),
@@ -490,6 +510,7 @@ impl Ring {
             Operation::Accept => self.accepted(token, result, flags),
             Operation::Writable if result < 0 => self.sent(token, result),
             Operation::Writable => self.file_step(token),
+            Operation::Readable => self.bulk_readable(token, result),
             Operation::Ignored => None,
         }
     }
@@ -500,7 +521,7 @@ impl Ring {
         if result > 0 {
             let id = taken.unwrap_or(NO_BUFFER);
             if armed {
-                self.after_burst(token, cqueue::sock_nonempty(flags));
+                self.after_reception(token, cqueue::sock_nonempty(flags));
             }
             self.receive_ended(token, armed);
             return Some(Event::Received { token, result: Ok(Buffer { id, length: result as u32 }), armed });
@@ -516,44 +537,93 @@ impl Ring {
                 }
                 Err(socket::cancelled())
             }
-            libc::ECANCELED if self.restart(token) => return None,
+            libc::ECANCELED if self.switch(token) => return None,
             error => Err(io::Error::from_raw_os_error(error)),
         };
         self.receive_ended(token, armed);
         Some(Event::Received { token, result, armed })
     }
 
-    /// A kernel that meets [`BURST`] buffers' worth together with the end of the stream never looks again after the
-    /// last bytes: the end would not be told (seen on 6.18 with Unix sockets; TCP says that there is more). A receive
-    /// that is armed afresh looks first; so after a burst it is, once the kernel says that nothing more is there.
-    fn after_burst(&mut self, token: Token, more: bool) {
+    /// A connection that fills one buffer after the other is received from in bulk from then on. There are three reasons: a completion for
+    /// each buffer costs more than a recv(2) of a large piece; the shared buffers take turns, so that each is cold in the
+    /// processor's cache; and a kernel that meets 32 buffers' worth together with the end of the stream never looks again after the last
+    /// bytes, so that the end would not be told (seen on 6.18 with Unix sockets; TCP says that there is more).
+    fn after_reception(&mut self, token: Token, more: bool) {
         let Some(slot) = self.slot_of(token) else { return };
-        if more {
-            slot.run = slot.run.saturating_add(1);
-            return;
-        }
-        let run = std::mem::take(&mut slot.run);
-        if run >= BURST && slot.receiving == Receiving::Armed {
-            slot.receiving = Receiving::Restarting;
+        slot.run = if more { slot.run.saturating_add(1) } else { 0 };
+        if slot.run >= BULK_AFTER && slot.receiving == Receiving::Armed {
+            slot.receiving = Receiving::Switching;
             self.cancel(Operation::Receive.user_data(token));
         }
     }
 
-    /// Arms a receive afresh that was ended for that; says whether it was one.
-    fn restart(&mut self, token: Token) -> bool {
-        let Some(slot) = self.slot_of(token).filter(|slot| slot.receiving == Receiving::Restarting) else {
+    /// Goes on in bulk with a receive that was ended for that; says whether it was one.
+    fn switch(&mut self, token: Token) -> bool {
+        let Some(slot) = self.slot_of(token).filter(|slot| slot.receiving == Receiving::Switching) else {
             return false;
         };
-        slot.receiving = Receiving::Armed;
-        let socket = slot.socket;
-        self.arm_receive(socket, token, self.receive);
+        slot.receiving = Receiving::Bulk;
+        slot.run = 0;
+        self.bulk.push_back(token);
         true
+    }
+
+    /// One recv(2) in bulk. A full buffer is followed by another one when the others had theirs; otherwise more is polled for, or, when only
+    /// little comes, left to a multishot receive again.
+    fn bulk_step(&mut self, token: Token, polled: bool) -> Option<Event> {
+        let slot = self.slots.get_mut(token.slot as usize).filter(|slot| slot.generation == token.generation)?;
+        if slot.receiving != Receiving::Bulk {
+            return None;
+        }
+        let socket = slot.socket;
+        let result = match socket::receive(socket, &mut self.shared) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.poll_bulk(token);
+                return None;
+            }
+            result => result.map(|length| Buffer { id: NO_BUFFER, length: length as u32 }),
+        };
+        let length = result.as_ref().map_or(0, |buffer| buffer.length as usize);
+        if length == 0 {
+            self.receive_ended(token, false);
+        } else if length == self.shared.len() {
+            slot.run = 0;
+            self.bulk.push_back(token);
+        } else {
+            slot.run = if polled && length < RECEIVE_BUFFER_BYTES { slot.run + 1 } else { 0 };
+            if slot.run >= BULK_SMALL_MAX {
+                slot.run = 0;
+                slot.receiving = Receiving::Armed;
+                self.arm_receive(socket, token, self.receive);
+            } else {
+                self.poll_bulk(token);
+            }
+        }
+        Some(Event::Received { token, result, armed: length > 0 })
+    }
+
+    fn poll_bulk(&mut self, token: Token) {
+        let Some(slot) = self.slot_of(token) else { return };
+        slot.receiving = Receiving::Polling;
+        let entry = opcode::PollAdd::new(Fd(slot.socket), (libc::POLLIN | libc::POLLRDHUP) as u32).build();
+        self.push(entry.user_data(Operation::Readable.user_data(token)));
+    }
+
+    fn bulk_readable(&mut self, token: Token, result: i32) -> Option<Event> {
+        let slot = self.slot_of(token)?;
+        if slot.receiving == Receiving::Polling && result >= 0 {
+            slot.receiving = Receiving::Bulk;
+            return self.bulk_step(token, true);
+        }
+        let error = if result < 0 { io::Error::from_raw_os_error(-result) } else { socket::cancelled() };
+        self.receive_ended(token, false);
+        Some(Event::Received { token, result: Err(error), armed: false })
     }
 
     /// Puts a receive that found no buffer in the queue for one, unless it was being paused.
     fn starve(&mut self, token: Token) -> bool {
         match self.slot_of(token) {
-            Some(slot) if matches!(slot.receiving, Receiving::Armed | Receiving::Restarting) => {
+            Some(slot) if matches!(slot.receiving, Receiving::Armed | Receiving::Switching) => {
                 slot.receiving = Receiving::Starved;
                 self.starved.push_back(token);
                 true
@@ -689,12 +759,16 @@ impl Driver for Ring {
         let Some(slot) = self.slot_of(token) else { return };
         match slot.receiving {
             Receiving::Idle | Receiving::Stopping => {}
-            Receiving::Restarting => slot.receiving = Receiving::Stopping,
+            Receiving::Switching => slot.receiving = Receiving::Stopping,
+            Receiving::Polling => {
+                slot.receiving = Receiving::Stopping;
+                self.cancel(Operation::Readable.user_data(token));
+            }
             Receiving::Armed => {
                 slot.receiving = Receiving::Stopping;
                 self.cancel(Operation::Receive.user_data(token));
             }
-            Receiving::Starved => {
+            Receiving::Starved | Receiving::Bulk => {
                 slot.receiving = Receiving::Idle;
                 self.ready.push_back(Event::Received { token, result: Err(socket::cancelled()), armed: false });
             }
@@ -735,6 +809,7 @@ impl Driver for Ring {
 
     fn turn(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.file_steps_left = FILE_STEPS_PER_TURN_MAX;
+        self.bulk_steps_left = BULK_STEPS_PER_TURN_MAX;
         self.flush_backlog();
         let pending = !self.ring.completion().is_empty();
         if !pending && !self.starved.is_empty() {
@@ -746,7 +821,8 @@ impl Driver for Ring {
         if pending && nothing_to_submit {
             return Ok(());
         }
-        let more_to_do = !self.ready.is_empty() || !self.files.is_empty() || !self.starved.is_empty();
+        let more_to_do =
+            !self.ready.is_empty() || !self.files.is_empty() || !self.bulk.is_empty() || !self.starved.is_empty();
         let wait = !(pending || now || more_to_do || !self.backlog.is_empty());
         self.enter(u32::from(wait), timeout.filter(|_| wait))
     }
@@ -761,6 +837,13 @@ impl Driver for Ring {
         if let Some(event) = self.ready_event() {
             return Some(event);
         }
+        while self.bulk_steps_left > 0 {
+            let Some(token) = self.bulk.pop_front() else { break };
+            self.bulk_steps_left -= 1;
+            if let Some(event) = self.bulk_step(token, false) {
+                return Some(event);
+            }
+        }
         while self.file_steps_left > 0 {
             let token = self.files.pop_front()?;
             self.file_steps_left -= 1;
@@ -774,8 +857,8 @@ impl Driver for Ring {
     fn bytes(&self, buffer: &Buffer) -> &[u8] {
         match &self.buffers {
             _ if buffer.length == 0 => &[],
-            Some(buffers) => buffers.bytes(buffer.id, buffer.length),
-            None => &self.shared[..buffer.length as usize],
+            Some(buffers) if buffer.id != NO_BUFFER => buffers.bytes(buffer.id, buffer.length),
+            _ => &self.shared[..buffer.length as usize],
         }
     }
 
@@ -811,6 +894,13 @@ impl Ring {
         self.push(opcode::AsyncCancel2::new(CancelBuilder::any().all()).build());
         while self.in_flight > 0 {
             self.file_steps_left = 0;
+            self.bulk_steps_left = 0;
+            // One that was switching while it was cancelled has come here.
+            for token in std::mem::take(&mut self.bulk) {
+                if self.slot_of(token).is_some_and(|slot| slot.receiving == Receiving::Bulk) {
+                    self.receive_ended(token, false);
+                }
+            }
             while let Some(event) = self.next_event() {
                 if let Event::Received { result: Ok(buffer), .. } = event {
                     self.release(buffer);

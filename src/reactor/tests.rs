@@ -330,6 +330,63 @@ fn an_end_behind_a_backlog_is_seen<D: Driver>(driver: &mut D) {
     }
 }
 
+/// Much at once, then a conversation, then much again, paused at many places: every byte in order, and the end.
+fn much_and_little_take_turns<D: Driver>(driver: &mut D) {
+    for (generation, pause_every) in [(1, usize::MAX), (2, 7), (3, 2), (4, 1)] {
+        let (ours, mut peer) = tcp_pair();
+        let (fd, token) = (ours.as_raw_fd(), Token { slot: 1, generation });
+        let much = pattern(3 << 20);
+        let (asks, asked) = std::sync::mpsc::channel();
+        let writer = {
+            let much = much.clone();
+            std::thread::spawn(move || {
+                for _ in 0..2 {
+                    peer.write_all(&much).unwrap();
+                    for number in 0..20u8 {
+                        asked.recv_timeout(PATIENCE).unwrap();
+                        peer.write_all(&[number]).unwrap();
+                    }
+                }
+            })
+        };
+        let (mut events, mut pausing, mut round) = (0, false, Vec::new());
+        let (mut rounds, mut asked_for) = (0, 0);
+        driver.receive(fd, token);
+        while rounds < 2 {
+            let armed = match next(driver) {
+                Seen::Data(_, bytes, armed) => {
+                    round.extend(bytes);
+                    armed
+                }
+                Seen::Failed(_, libc::ECANCELED) => false,
+                other => panic!("{other:?}"),
+            };
+            if round.len() >= much.len() {
+                if round.len() < much.len() + 20 {
+                    if asked_for == round.len() - much.len() {
+                        asks.send(()).unwrap();
+                        asked_for += 1;
+                    }
+                } else {
+                    assert!(round[..much.len()] == much && round[much.len()..].iter().copied().take(20).eq(0..20));
+                    round.drain(..much.len() + 20);
+                    (rounds, asked_for) = (rounds + 1, 0);
+                }
+            }
+            events += 1;
+            if !armed {
+                driver.receive(fd, token);
+                pausing = false;
+            } else if events % pause_every == 0 && !pausing {
+                driver.pause(fd, token);
+                pausing = true;
+            }
+        }
+        writer.join().unwrap();
+        stop_receiving(driver, fd, token);
+    }
+}
+
 fn a_reset_is_an_error<D: Driver>(driver: &mut D) {
     let (ours, peer) = tcp_pair();
     driver.receive(ours.as_raw_fd(), token(5));
@@ -721,7 +778,7 @@ fn what_is_stepped_down_is_said() {
         assert!(said.contains(expected), "{said}");
     };
     let settings = Settings::default();
-    check(settings, "SINGLE_ISSUER|DEFER_TASKRUN, multishot receive, 1024 shared buffers");
+    check(settings, "SINGLE_ISSUER|DEFER_TASKRUN, multishot receive, 256 shared buffers");
     check(Settings { flags: Flags::Single, ..settings }, "SINGLE_ISSUER|COOP_TASKRUN, ");
     check(Settings { flags: Flags::Plain, receive: Receive::Single, ..settings }, "no flags, single receive");
     check(Settings { receive: Receive::Readiness, ..settings }, "receive after poll");
@@ -730,6 +787,11 @@ fn what_is_stepped_down_is_said() {
 fn few_buffers() -> Ring {
     Ring::new(Settings { buffers: 8, buffer_bytes: 1024, entries: 8, ..Settings::default() }, Waker::shared().unwrap())
         .unwrap()
+}
+
+fn small_buffers() -> Ring {
+    let settings = Settings { buffers: 1024, buffer_bytes: 4096, ..Settings::default() };
+    Ring::new(settings, Waker::shared().unwrap()).unwrap()
 }
 
 fn single() -> Ring {
@@ -763,6 +825,7 @@ macro_rules! suite {
             the_end_of_the_stream_comes_after_its_bytes,
             an_end_right_behind_the_bytes_is_seen,
             an_end_behind_a_backlog_is_seen,
+            much_and_little_take_turns,
             a_reset_is_an_error,
             pausing_loses_nothing,
             pausing_leaves_a_send_alone,
@@ -779,6 +842,7 @@ macro_rules! suite {
 suite! {
     ring = Ring::new(Settings::default(), Waker::shared().unwrap()).unwrap();
     ring_with_few_buffers = few_buffers();
+    ring_with_small_buffers = small_buffers();
     ring_single = single();
     ring_readiness = readiness();
     epoll = Epoll::new(Waker::shared().unwrap()).unwrap();
