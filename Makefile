@@ -22,7 +22,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: build ## Build everything and serve the demo on http://127.0.0.1:8000 (HTTP_SOCKET=host:port for another)
-	@exec $(BIN)/hoopsnake --chdir examples/demo --http-socket $(HTTP_SOCKET) --module wsgi_app
+	@exec $(BIN)/hoopsnake --chdir examples/demo --config examples/demo/hoopsnake.toml --http-socket $(HTTP_SOCKET)
 
 test: build $(VENV)/.test-tools ## Run every test: Rust, Python, all three drivers
 	@rust=passed; python=passed; \
@@ -39,7 +39,7 @@ lint: $(VENV)/.lint-tools ## Check format, lints, documentation and types
 	$(BIN)/ruff format --check $(PYTHON_FILES)
 	$(BIN)/mypy --strict python
 	@if $(BIN)/python -c 'import hoopsnake._core' 2>/dev/null; then \
-		echo "stubtest hoopsnake._core"; $(BIN)/python -m mypy.stubtest hoopsnake._core; \
+		echo "stubtest hoopsnake wsgo"; $(BIN)/python -m mypy.stubtest hoopsnake wsgo; \
 	else echo "stubtest skipped: the extension isn't built (make build)"; fi
 
 format: $(VENV)/.lint-tools ## Put Rust and Python into the format that lint wants

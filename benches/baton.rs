@@ -1,5 +1,7 @@
 //! The baton's own cost: what a reactor pays once per turn, and a worker once per request.
 
+#![allow(missing_docs, reason = "criterion_group! makes public functions")]
+
 use std::hint::black_box;
 use std::time::Duration;
 

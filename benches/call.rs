@@ -1,15 +1,18 @@
 //! One request through a worker, from the queue to the reactor's mailbox: what a request costs under the GIL, the kernel left out.
 //! `minimal` is a head as a load generator sends it, `browser` one with a browser's fields.
 
+#![allow(missing_docs, reason = "criterion_group! makes public functions")]
+
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use hoopsnake::reactor::{Token, Waker, clock};
-use hoopsnake::serve::exchange::{Body, Exchange, Link, Mailbox, Message, Peer, Reply};
+use hoopsnake::reactor::{Waker, clock};
+use hoopsnake::serve::exchange::{Exchange, Mailbox, Message, Peer};
 use hoopsnake::serve::http1::{Head, HeadLimits};
+use hoopsnake::serve::queue::rules::Rules;
 use hoopsnake::serve::wsgi::{ListenerInfo, Pool, PoolSettings};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -33,17 +36,12 @@ fn exchange(request: &[u8]) -> Box<Exchange> {
     head.parse(request, 0, &limits).expect("a well-formed head").expect("a whole head");
     let now = clock::now();
     Box::new(Exchange {
-        reactor: 0,
-        token: Token { slot: 0, generation: 0 },
-        listener: 0,
         peer: Peer::Tcp(IpAddr::V4(Ipv4Addr::LOCALHOST), 50000),
         head,
-        body: Body::Empty,
         received: now,
         queued: now,
         deadline: now + Duration::from_secs(60),
-        link: Arc::new(Link::default()),
-        reply: Reply::default(),
+        ..Exchange::default()
     })
 }
 
@@ -53,24 +51,30 @@ fn round(application: &Py<PyAny>, exchanges: &mut Vec<Box<Exchange>>) -> Duratio
     let mailbox = Arc::new(Mailbox { queue: Default::default(), waker: Waker::shared().expect("a descriptor") });
     let settings = PoolSettings {
         workers: 1,
+        max_workers: 1,
         request_timeout: Duration::from_secs(60),
         measure_cpu: false,
         multiprocess: false,
         listeners: vec![ListenerInfo::tcp(([127, 0, 0, 1], 8000).into())],
         trusted_proxies: Vec::new(),
         header_underscores: false,
+        queue: Rules::default(),
+        notifier: Arc::default(),
+        sendfile: false,
+        accel: false,
         driver: "bench",
     };
     let pool = Pool::new(settings, vec![Arc::clone(&mailbox)]);
     for mut exchange in exchanges.drain(..) {
         exchange.deadline = clock::now() + Duration::from_secs(60);
-        assert!(pool.submit(exchange).is_ok());
+        pool.submit(exchange);
     }
     pool.close();
     let elapsed = Python::attach(|py| {
         let application = application.clone_ref(py);
         let started = Instant::now();
-        pool.run_worker(py, application, 0).expect("memory");
+        let seat = pool.take_seat().expect("nobody sits there");
+        pool.run_worker(py, application, seat).expect("memory");
         started.elapsed()
     });
     while let Some(message) = mailbox.queue.pop() {

@@ -1,5 +1,7 @@
 //! What the server writes itself, and the body decoder's framing.
 
+#![allow(missing_docs, reason = "criterion_group! makes public functions")]
+
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

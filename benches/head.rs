@@ -1,5 +1,7 @@
 //! Request heads: what a load generator sends, what a browser sends, and the same in pieces.
 
+#![allow(missing_docs, reason = "criterion_group! makes public functions")]
+
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

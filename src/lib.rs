@@ -6,7 +6,7 @@
 //! What is *not* here, and stays so:
 //! - A reactor's turn never takes the GIL, never blocks, never waits for a disk.
 //! - A Python worker never touches a socket, and never waits while it holds the GIL.
-//! - `serve::http1`, `serve::conn` and `config` read no clock and do no I/O: bytes and `now` in, values out.
+//! - `serve::http1`, `serve::conn`, `background` and `config` read no clock and do no I/O: bytes and `now` in, values out.
 //! - `unsafe` is found in `reactor` (the system floor) and in `serve::wsgi::ffi` (CPython) only.
 //! - `pyo3` is found in `serve::wsgi` and `pymodule` only.
 //! - Nothing grows past a bound named in [`limits`].
@@ -22,6 +22,9 @@ pub mod process;
 
 // One request, room by room.
 pub mod serve;
+
+// Without a request: when cron jobs and timers are due.
+pub mod background;
 
 // After a request: access log, error log, counters.
 pub mod observe;

@@ -29,6 +29,9 @@ pub const TRAILER_BYTES_MAX: usize = 16 * 1024;
 pub const DRAIN_BYTES_MAX: u64 = 256 * 1024;
 /// Milliseconds a closing connection goes on reading what the client still sends, so that the answer isn't reset away.
 pub const LINGER_MS: u64 = 2_000;
+/// Milliseconds a connection of a process that drains may be idle; past it, it is closed. A client that is at it sends its next request
+/// within that time, and is told in the answer to use another connection; one whose request crosses our close can only guess.
+pub const DRAIN_IDLE_MS: u64 = 500;
 /// Bytes of pipelined requests held while one is being answered; past it reading pauses.
 pub const PIPELINE_BYTES_MAX: usize = 64 * 1024;
 
@@ -47,6 +50,75 @@ pub const SENDFILE_STEP_BYTES: usize = 512 * 1024;
 /// Segments gathered into one vectored send.
 pub const SEND_SEGMENTS_MAX: usize = 16;
 
+// --- Files --------------------------------------------------------------------------------------------
+
+/// Seconds a client may keep a static file. Flag `--static-max-age`.
+pub const STATIC_MAX_AGE_S: u64 = 86_400;
+/// Milliseconds a reactor believes what it found under a name; then the file is looked at again.
+pub const STATIC_FRESH_MS: u64 = 1_000;
+/// Files a reactor knows of; past it the one that wasn't asked for longest is forgotten.
+pub const STATIC_FILES_MAX: usize = 4096;
+/// Bytes of a file that is kept in memory whole; a larger one is kept open and sent with sendfile(2).
+pub const STATIC_MEMORY_FILE_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of files (and of their rendered heads) that a reactor keeps in memory; past it as with `STATIC_FILES_MAX`.
+pub const STATIC_MEMORY_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Files a reactor keeps open; past it as with `STATIC_FILES_MAX`.
+pub const STATIC_DESCRIPTORS_MAX: usize = 128;
+/// Bytes of a file in memory that are copied behind the head; a larger one is sent from where it is.
+pub const STATIC_COPY_BYTES_MAX: usize = 16 * 1024;
+/// Searches that a reactor has with the disk thread; past it: 503 with Retry-After.
+pub const STATIC_SEARCHES_MAX: usize = 1024;
+/// Ranges of one request; past it the Range field is of no effect (RFC 9110 §14.2).
+pub const STATIC_RANGES_MAX: u64 = 32;
+/// Bytes between two ranges of one request up to which they are sent as one: about what the head of a part costs.
+pub const STATIC_RANGE_GAP_BYTES: u64 = 80;
+/// Static maps, and roots of X-Sendfile: each is tried in turn. Flags `--static-map`, `--sendfile-root`.
+pub const STATIC_MAPS_MAX: usize = 256;
+/// Fields added to static responses. Flag `--static-header`.
+pub const STATIC_HEADERS_MAX: usize = 64;
+// --- The response cache ------------------------------------------------------------------------------
+
+/// Bytes of stored responses and their bookkeeping in a process; past it the least recently used go. Flag `--cache-size`. 64 MiB.
+pub const CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// One part of so many of `--cache-size` isn't used, so that memory that comes back in pieces doesn't lead above it.
+pub const CACHE_RESERVE_SHARE: usize = 16;
+/// Bytes of a response, head and body; a larger one isn't stored. Flag `--cache-response-size`.
+pub const CACHE_RESPONSE_BYTES_MAX: usize = 1_000_000;
+/// Bytes of host and target together; a request with more isn't looked up.
+pub const CACHE_KEY_BYTES_MAX: usize = 8 * 1024;
+/// Fields of a response; one with more isn't stored.
+pub const CACHE_FIELDS_MAX: usize = 128;
+/// Stored responses for one URL that `Vary` tells apart; past it the oldest goes.
+pub const CACHE_VARIANTS_MAX: usize = 64;
+/// Parts of the cache, each with a lock; fewer where they would hold less than eight of the largest responses.
+pub const CACHE_PARTS_MAX: usize = 16;
+/// Requests of a process that wait for another one's answer; past it they ask the application themselves.
+pub const CACHE_WAITERS_MAX: usize = 16 * 1024;
+/// Milliseconds that requests go on waiting for an answer that has begun to come in pieces, since how fast it comes is up to the client
+/// that takes it; past it they ask the application themselves.
+pub const CACHE_PIECES_WAIT_MS: u64 = 1_000;
+/// Stale responses that a reactor renews at a time while it goes on sending them; past it they are renewed by a later request.
+pub const CACHE_REFRESHES_MAX: usize = 64;
+/// Words (8 bytes) that say when something was invalidated; keys share them.
+pub const CACHE_EPOCHS: usize = 64 * 1024;
+/// Words that remember what isn't stored; keys push each other out.
+pub const CACHE_PASSING_MAX: usize = 4096;
+/// Seconds for which requests don't wait for each other after an answer wasn't stored.
+pub const CACHE_PASSING_S: u64 = 60;
+
+// --- Blocked clients (spec B §16) -------------------------------------------------------------------------
+
+/// Clients that can be blocked at a time, in a process; past it no further one is, with a line in the error log.
+pub const BLOCKED_CLIENTS_MAX: usize = 64 * 1024;
+/// Seconds a client can be blocked for: a year.
+pub const BLOCK_S_MAX: u64 = TIMEOUT_S_MAX;
+/// Seconds a request of a blocked client is held before it is answered 429.
+pub const BLOCK_HOLD_S_MAX: u64 = 25;
+/// Requests of blocked clients held at a time, in a process; past it they are answered at once.
+pub const BLOCK_HELD_MAX: usize = 100;
+/// Seconds between two looks for clients whose time is over.
+pub const BLOCK_SWEEP_S: u64 = 60;
+
 // --- Time-outs (defaults; spec A) --------------------------------------------------------------------
 
 /// Seconds for a request head, from its first byte, or from the opening of the connection; past it: 408. Flag `--header-timeout`.
@@ -59,19 +131,127 @@ pub const SEND_TIMEOUT_S: u64 = 60;
 pub const KEEP_ALIVE_S: u64 = 60;
 /// Seconds a request may wait for a worker, and again run; past it: 504. Flag `--request-timeout`.
 pub const REQUEST_TIMEOUT_S: u64 = 60;
+/// Seconds a process may take to load the application and to accept connections; past it, it is killed. Flag `--start-timeout`.
+pub const START_TIMEOUT_S: u64 = 120;
 /// Seconds in-flight requests are waited for when the server stops. Flag `--graceful-timeout`.
 pub const GRACEFUL_TIMEOUT_S: u64 = 30;
 
+// --- Processes ---------------------------------------------------------------------------------------
+
+/// Processes there can be, asked for or added by SIGTTIN; past it SIGTTIN is refused. Flag `--processes`.
+pub const PROCESSES_MAX: usize = 256;
+/// Rows of the board, one for each process alive: those that serve, their successors, and as many that are leaving. Past it a
+/// process isn't started until another has ended.
+pub const WORKER_ROWS_MAX: usize = 4 * PROCESSES_MAX;
+/// Milliseconds after which a process that died is started again, the first time; it doubles with each death that follows.
+pub const RESTART_DELAY_MS: u64 = 100;
+/// Milliseconds after which it is tried again at the latest.
+pub const RESTART_DELAY_MS_MAX: u64 = 30_000;
+/// Seconds a process must have served before it died for its earlier deaths to be forgotten.
+pub const STABLE_S: u64 = 60;
+/// Looks of the supervisor, one a second, at a heartbeat that doesn't change; past it the process is killed and started again.
+pub const HEARTBEATS_MISSED_MAX: u32 = 30;
+/// Milliseconds between SIGABRT, which makes a process that hangs write its threads' stacks, and SIGKILL.
+pub const ABORT_MS: u64 = 2_000;
+/// Milliseconds beyond `--graceful-timeout` that a process may take to end; past it, it is killed.
+pub const LEAVE_MS: u64 = 5_000;
+/// Bytes of one message between a worker and its supervisor; a traceback that is longer is cut.
+pub const CHANNEL_MESSAGE_BYTES_MAX: usize = 64 * 1024;
+/// Requests a process can be allowed. `--max-requests` and `--max-requests-jitter` can't be set higher.
+pub const MAX_REQUESTS_CEILING: usize = 1_000_000_000;
+
 // --- The pool ----------------------------------------------------------------------------------------
 
-/// Worker threads a process can be given. Flag `--workers`.
+/// Worker threads a process can be given, replacements of stuck ones not counted. Flags `--workers`, `--max-workers`.
 pub const WORKERS_MAX: usize = 4096;
-/// Requests that may wait for a worker in a process; past it: 503 with Retry-After.
+/// Requests that may wait for a worker in a process; past it the one worth least is answered 504 once it has waited for
+/// [`QUEUE_BURST_MS`]. Flag `--queue`; when that isn't given, this or the number of workers there may be, if that is more.
+pub const QUEUE_REQUESTS: usize = 128;
+/// Requests past which the one worth least is answered 504 at once, or `--queue`, if that is more.
 pub const QUEUE_REQUESTS_MAX: usize = 16 * 1024;
+/// Milliseconds between `--request-timeout` and the server's own 504 for a request that runs: the interrupted handler may answer
+/// in that time, with a 504 or whatever it likes.
+pub const ANSWER_GRACE_MS: u64 = 500;
+/// Milliseconds after the interruption at which a worker that still runs the same request counts as stuck and is replaced.
+pub const STUCK_GRACE_MS: u64 = 1_000;
+/// Milliseconds the watchdog waits in vain for the GIL before it writes all stacks to the error log.
+pub const GIL_SILENT_MS: u64 = 2_000;
+/// Milliseconds the watchdog waits in vain for the GIL, with a request overdue, before it gives the process up.
+pub const GIL_LOST_MS: u64 = 5_000;
+/// Threads whose stacks are written to the error log when requests are interrupted; of the others there is a line each.
+pub const STACKS_LOGGED_MAX: usize = 16;
+/// Milliseconds between two times that stacks are written to the error log; in between there is a line for each request.
+pub const STACKS_INTERVAL_MS: u64 = 1_000;
+/// Times that one lock of `logging` is released after an interrupted request (its locks may be taken many times by one thread).
+pub const LOGGING_RELEASES_MAX: u32 = 50;
+/// Worker threads started in one step while a pool grows. Flag `--max-workers`.
+pub const POOL_STEP_MAX: usize = 64;
+/// Seconds a worker above `--workers` rests before it ends. Flag `--max-workers`.
+pub const POOL_IDLE_S: u64 = 10;
+/// Worker threads above `--workers` that are ended in one second.
+pub const POOL_SHRINK_MAX: usize = 64;
+/// Client addresses listed in the statistics (SIGUSR2); of the others there is the number.
+pub const ADDRESSES_SHOWN_MAX: usize = 100;
+/// Requests that `--queue` can be set to at most.
+pub const QUEUE_REQUESTS_CEILING: usize = 256 * 1024;
+/// Milliseconds within which a burst larger than `--queue` may be worked off without anybody being answered 504.
+pub const QUEUE_BURST_MS: u64 = 100;
+/// Milliseconds after which waiting requests that can't be taken while others run are looked at again.
+pub const QUEUE_HELD_MS: u64 = 20;
+/// Sources of requests (IPv4 addresses, IPv6 /64s) whose history is kept while nothing of them waits or runs; past it the one idle
+/// for longest is forgotten, as if it had never asked.
+pub const SOURCES_IDLE_MAX: usize = 16 * 1024;
+/// Recent requests that are held against a source: it takes an hour to be forgotten, however much it has asked.
+pub const SOURCE_HISTORY_MAX: u64 = 3_600;
+/// Routes whose cost is remembered for `--priority-by-cost`; past it routes take turns.
+pub const ROUTES_MAX: usize = 4096;
+/// Milliseconds of waiting for which a level of cost wears off: after eight of them cost counts no more.
+pub const COST_WEARS_OFF_MS: u64 = 250;
+/// Prefixes, each compared with the path of every request. Flag `--priority-prefix`.
+pub const PRIORITY_PREFIXES_MAX: usize = 256;
+/// What a prefix can add to a priority, or take off.
+pub const PRIORITY_PREFIX_POINTS_MAX: i32 = 100_000;
+/// Milliseconds for which workers must not have come to the end of the queue before `--shed` takes effect; also what Retry-After says.
+pub const SHED_INTERVAL_MS: u64 = 1_000;
+/// Milliseconds a request may wait from then on; past it: 503 with Retry-After.
+pub const SHED_WAIT_MS: u64 = 500;
+/// Requests parked in a process; past it: 503 with Retry-After, and a line in the error log.
+pub const PARKED_REQUESTS_MAX: usize = 256 * 1024;
+/// Channels that a request can be parked on; past it: 500, and a line in the error log.
+pub const PARK_CHANNELS_MAX: usize = 16;
+/// Bytes of their names; past it: 500, and a line in the error log.
+pub const PARK_CHANNELS_BYTES_MAX: usize = 256;
+/// Seconds a parked request waits when `X-WSGo-Park-Timeout` doesn't say how long; then: 204.
+pub const PARK_TIMEOUT_S: u64 = 7_200;
+/// Woken requests that a reactor takes care of in one turn; the others wait for the next.
+pub const WAKES_PER_TURN_MAX: usize = 1024;
+/// Bytes of a notice, channels and argument; past it `notify_parked` raises ValueError.
+pub const NOTICE_BYTES_MAX: usize = 256 * 1024;
+/// Notices remembered for requests that are about to be parked; past it a request that was started before them is run again.
+pub const NOTICES_MAX: usize = 4096;
+/// Bytes of their texts.
+pub const NOTICES_BYTES_MAX: usize = 1024 * 1024;
 /// Microseconds without a request taken from a queue that isn't empty, after which another worker is woken.
 pub const STALL_US: u64 = 500;
+/// Milliseconds without a request taken, though some wait, after which a process leaves new connections to the others.
+pub const STALLED_MS: u64 = 100;
+/// Milliseconds between two looks, meanwhile, whether the others take them.
+pub const ACCEPT_ASIDE_MS: u64 = 10;
+/// Connections accepted at such a look, if nobody has taken them.
+pub const ACCEPTS_ASIDE_MAX: usize = 8;
 /// Microseconds that a reactor leaves requests and answers lying, to deal with many at once, while the workers are behind.
 pub const GATHER_US: u64 = 1_000;
+
+// --- Background jobs ---------------------------------------------------------------------------------
+
+/// Jobs (cron and timers) that an application can register; past it: `RuntimeError` in the application.
+pub const BACKGROUND_JOBS_MAX: usize = 1024;
+/// Seconds a background job may run; past it `RequestTimeoutException` is raised in it. Flag `--background-timeout`.
+pub const BACKGROUND_TIMEOUT_S: u64 = 1800;
+/// Milliseconds of the shortest period of a timer; below it: `ValueError` in the application.
+pub const TIMER_PERIOD_MS_MIN: u64 = 10;
+/// Seconds after which the clock and the time zone are looked at again, in case somebody has set them.
+pub const BACKGROUND_CLOCK_CHECK_S: u64 = 60;
 
 // --- Reactors ----------------------------------------------------------------------------------------
 
@@ -149,6 +329,34 @@ pub const LOG_RETRY_MS: u64 = 10;
 pub const LOG_CHECK_MS: u64 = 1_000;
 /// Milliseconds a log that is dropped waits for its last lines to be written; past it they are lost.
 pub const LOG_FLUSH_MS: u64 = 1_000;
+
+// --- Housekeeping ------------------------------------------------------------------------------------
+
+/// Bytes of a pid file; a longer one isn't a pid file, and the server doesn't start. Flag `--pid`.
+pub const PID_FILE_BYTES_MAX: u64 = 32;
+/// Times a server tries to put its pid file where others keep putting theirs; past it the server doesn't start.
+pub const PID_FILE_ATTEMPTS_MAX: usize = 8;
+/// Milliseconds systemd may take to receive a message; past it the message is lost, with a warning.
+pub const NOTIFY_SEND_MS: u64 = 1_000;
+/// Bytes of the status that systemd is told; the rest is cut off.
+pub const NOTIFY_STATUS_BYTES_MAX: usize = 256;
+/// Bytes of a path that a worker reports for watching, its end mark included (PIPE_BUF: such a write is never torn); a longer
+/// one isn't watched.
+pub const WATCHED_PATH_BYTES_MAX: usize = 4096;
+/// Directories watched for `--reload`; past it others aren't watched, with a warning.
+pub const WATCHED_DIRECTORIES_MAX: usize = 8192;
+/// Names of single files watched in one directory; past it they aren't, unless they are Python's.
+pub const WATCHED_NAMES_MAX: usize = 4096;
+/// Events of watched directories that are read in one turn; the others wait for the next.
+pub const WATCH_EVENTS_PER_TURN_MAX: usize = 1024;
+/// Milliseconds without another change after which a change counts as complete: editors and checkouts write in steps.
+pub const RELOAD_QUIET_MS: u64 = 150;
+/// Milliseconds after the first change at which the application is loaded anew even though changes go on.
+pub const RELOAD_DELAY_MS_MAX: u64 = 2_000;
+/// Milliseconds between two looks whether a watched directory that was removed is there again.
+pub const WATCH_RETRY_MS: u64 = 300;
+/// Changed paths that the error log names for one reload; the others are counted.
+pub const RELOAD_PATHS_NAMED_MAX: usize = 3;
 
 const _: () = assert!(REQUEST_LINE_BYTES_MAX <= HEAD_BYTES_MAX);
 const _: () = assert!(REQUEST_LINE_BYTES_FLOOR <= HEAD_BYTES_FLOOR && HEAD_BYTES_MAX <= HEAD_BYTES_CEILING);

@@ -1,24 +1,32 @@
-"""The demo that `make run` serves: plain WSGI, one file, the standard library only.
+"""The demo that `make run` serves: plain WSGI in one file, of the standard library and the server's own module.
 
-    hoopsnake --chdir examples/demo --module wsgi_app
+    hoopsnake --chdir examples/demo --config examples/demo/hoopsnake.toml
 
-The front page shows the environ of its own request; the others stream, take an upload, send a file and wait.
+The front page shows the environ of its own request; the others stream, take an upload, send a file, are cached, and
+wait with and without a worker. A timer counts beside them.
 """
 
 import hashlib
 import html
+import itertools
 import os
 import platform
 import threading
 import time
+from datetime import datetime
 from email.message import Message
 from urllib.parse import quote
+
+import hoopsnake
 
 BLOCK_BYTES = 64 * 1024
 PART_HEADER_BYTES_MAX = 8 * 1024
 STREAM_NUMBERS = 20
 STREAM_PAUSE_S = 0.25
 SLOW_PAUSE_S = 2.0
+CACHED_S = 10
+BELL_S = 25
+TICK_S = 30
 HIDDEN = {"HTTP_COOKIE", "HTTP_AUTHORIZATION", "HTTP_PROXY_AUTHORIZATION"}
 
 PAGE = """<!doctype html>
@@ -75,19 +83,25 @@ def front(environ, start_response):
         "Process": os.getpid(),
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "Several threads": "yes" if environ["wsgi.multithread"] else "no",
+        "A timer": f"has run {ticked[0]} times in this process, once in {TICK_S} seconds",
     }
     rows = []
     for name in sorted(environ):
         value = "(not shown)" if name in HIDDEN else repr(environ[name])
         rows.append(f'<tr><th scope="row"><code>{show(name)}</code></th><td>{show(value)}</td></tr>\n')
-    body = f"""<p>This page was made by <code>examples/demo/wsgi_app.py</code>.</p>
+    body = f"""<p>{SNAKE}This page was made by <code>examples/demo/wsgi_app.py</code>.</p>
 <dl>{"".join(f"<dt>{show(name)}</dt><dd>{show(value)}</dd>" for name, value in facts.items())}</dl>
 <h2>Try</h2>
 <ul>
 <li><a href="/stream">A streamed page</a>: {STREAM_NUMBERS} numbers, each sent the moment it is made</li>
 <li><a href="/download">A download</a> through <code>wsgi.file_wrapper</code></li>
-<li><a href="/slow">A slow page</a>: waits {SLOW_PAUSE_S:g} seconds; others are served meanwhile</li>
+<li><a href="/slow">A slow page</a>: holds a worker for {SLOW_PAUSE_S:g} seconds; others are served meanwhile</li>
+<li><a href="/static/hoop.svg">A static file</a>: the snake above, sent by the reactor without Python</li>
+<li><a href="/cached">A cached page</a>: made once in {CACHED_S} seconds, however many ask for it</li>
+<li><a href="/wait" target="_blank">A page that waits for a bell</a> without a worker: open it in as many tabs as you
+like, and ring</li>
 </ul>
+<form action="/ring" method="post"><button type="submit">Ring the bell</button></form>
 {UPLOAD_FORM}
 <table>
 <caption>The environ of this request</caption>
@@ -118,6 +132,46 @@ def slow(environ, start_response):
     """Holds a worker thread for a while."""
     time.sleep(SLOW_PAUSE_S)
     return page(start_response, "200 OK", "A slow page", f"<p>That took {SLOW_PAUSE_S:g} seconds.</p>" + BACK)
+
+
+def cached(environ, start_response):
+    """May be served from memory for a while. What the browser itself may keep would be `max-age`."""
+    body = f"""<p>Made at {clock()}, for the {next(made)}. time.</p>
+<p><a href="/cached">Ask again</a>, or look at the field <code>X-Cache</code> with
+<code>curl -i {show(environ["wsgi.url_scheme"])}://{show(environ.get("HTTP_HOST", "127.0.0.1:8000"))}/cached</code>.
+A reload by the browser asks for a new one.</p>
+"""
+    return page(start_response, "200 OK", "A cached page", body + BACK, cache=f"s-maxage={CACHED_S}")
+
+
+def wait(environ, start_response):
+    """Says to the server what it waits for, and is called again when the bell is rung, or when it has waited enough."""
+    told = environ.get("HTTP_X_WSGO_PARK_ARG")
+    if "hoopsnake.version" not in environ:
+        text = "Only Hoopsnake can let a request wait without a worker."
+    elif told is None:
+        fields = [("X-WSGo-Park", "bell"), ("X-WSGo-Park-Timeout", f"{BELL_S} retry"), ("Content-Type", "text/plain")]
+        start_response("200 OK", fields)
+        return []
+    else:
+        text = f"The bell was rung at {told}." if told else f"Nobody has rung for {BELL_S} seconds."
+    return page(start_response, "200 OK", "The bell", f"<p>{show(text)}</p>" + BACK)
+
+
+def ring(environ, start_response):
+    """Wakes all that wait, in every process."""
+    now = clock()
+    hoopsnake.notify_parked("bell", hoopsnake.RETRY, now)
+    return page(start_response, "200 OK", "Rung", f"<p>At {now}. Who has waited is answered now.</p>" + BACK)
+
+
+@hoopsnake.timer(TICK_S)
+def tick():
+    ticked[0] += 1
+
+
+def clock():
+    return f"{datetime.now():%H:%M:%S}"
 
 
 def download(environ, start_response):
@@ -241,7 +295,7 @@ def more(buffer, source):
     buffer += block
 
 
-def page(start_response, status, title, body, *headers):
+def page(start_response, status, title, body, *headers, cache="no-store"):
     """A whole HTML page."""
     text = (PAGE.format(title=show(title)) + body + PAGE_END).encode()
     start_response(
@@ -249,7 +303,7 @@ def page(start_response, status, title, body, *headers):
         [
             ("Content-Type", "text/html; charset=utf-8"),
             ("Content-Length", str(len(text))),
-            ("Cache-Control", "no-store"),
+            ("Cache-Control", cache),
             *headers,
         ],
     )
@@ -261,6 +315,9 @@ def show(value):
     return html.escape(str(value).encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
+ticked = [0]
+made = itertools.count(1)
+SNAKE = '<img src="/static/hoop.svg" alt="" width="96" height="96" style="float: right">'
 BACK = '<p><a href="/">Back to the front page</a></p>\n'
 UPLOAD_FORM = """<form action="/upload" method="post" enctype="multipart/form-data">
 <h2>Upload</h2>
@@ -273,5 +330,8 @@ ROUTES = {
     "/stream": (("GET", "HEAD"), stream),
     "/download": (("GET", "HEAD"), download),
     "/slow": (("GET", "HEAD"), slow),
+    "/cached": (("GET", "HEAD"), cached),
+    "/wait": (("GET",), wait),
+    "/ring": (("POST",), ring),
     "/upload": (("POST",), upload),
 }

@@ -1,11 +1,14 @@
 //! The one table of flags. The parser, `--help`, the environment names, the keys of the file, the manual's page and the
 //! README's table are made from it; a flag that isn't here doesn't exist. How a text is read stands in `values`.
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use super::address::Address;
 use super::application;
 use super::network::Network;
+use super::statics;
 use super::values::{self, Values, Zero};
 use super::{Config, LogLevel, LogTarget, ReactorChoice};
 use crate::limits;
@@ -19,28 +22,40 @@ pub enum Group {
     Listening,
     /// By how many.
     Threads,
+    /// In which order.
+    Queue,
     /// How long is waited.
     Timeouts,
     /// How much is let in.
     Limits,
+    /// What is served without the application.
+    Static,
     /// Whose word is taken.
     Proxies,
+    /// What is answered without the application.
+    Cache,
     /// What is written down.
     Logs,
+    /// As whom, where and how the process lives.
+    Housekeeping,
     /// About the configuration itself.
     Configuration,
 }
 
 impl Group {
     /// Every group, in the order of the help.
-    pub const ALL: [Group; 8] = [
+    pub const ALL: [Group; 12] = [
         Group::Application,
         Group::Listening,
         Group::Threads,
+        Group::Queue,
         Group::Timeouts,
         Group::Limits,
+        Group::Static,
         Group::Proxies,
+        Group::Cache,
         Group::Logs,
+        Group::Housekeeping,
         Group::Configuration,
     ];
 
@@ -50,10 +65,14 @@ impl Group {
             Group::Application => "Application",
             Group::Listening => "Listening",
             Group::Threads => "Threads and processes",
+            Group::Queue => "Queue and priorities",
             Group::Timeouts => "Time-outs (seconds; fractions such as 0.5 are allowed)",
             Group::Limits => "Limits (bytes may be written 64k, 10m, 1g)",
+            Group::Static => "Static files",
             Group::Proxies => "Proxies",
+            Group::Cache => "Response cache",
             Group::Logs => "Logs",
+            Group::Housekeeping => "Housekeeping and development",
             Group::Configuration => "Configuration",
         }
     }
@@ -320,18 +339,152 @@ pub static FLAGS: &[Flag] = &[
         ..FLAG
     },
     Flag {
+        name: "max-workers",
+        metavar: "N",
+        group: Group::Threads,
+        kind: Kind::Number,
+        default: "the same as --workers",
+        help: "Python threads that a process may grow to while requests wait and the GIL is idle.",
+        manual: "The pool begins with `--workers` threads. It grows, by hundreds in a second if it must, as long as requests wait, \
+            every thread is at one, and the GIL is measured to be idle: where the application waits for something, not where it \
+            computes. Threads above `--workers` end after 10 s without a request. SIGUSR2 prints how many there are.",
+        example: "512",
+        elsewhere: &["max-threads", "maxthreads"],
+        set: |config, values| {
+            config.max_workers = Some(values.whole(1, limits::WORKERS_MAX)?);
+            Ok(())
+        },
+        show: |config| config.max_workers.map_or(String::new(), |number| number.to_string()),
+        ..FLAG
+    },
+    Flag {
         name: "processes",
         metavar: "N",
         group: Group::Threads,
         kind: Kind::Number,
-        help: "Processes; this version runs one process only.",
-        manual: "More than 1 is an error.",
-        example: "1",
+        help: "Processes that serve, each with its own workers; a supervisor starts them and replaces one that dies.",
+        manual: "Each process has an interpreter of its own, so that Python code runs on as many cores. All of them accept from the \
+            same sockets. SIGTTIN adds one, SIGTTOU takes one away, SIGHUP replaces all of them without losing a request. There is a \
+            supervisor with one process, too: it starts it again.",
+        example: "4",
+        elsewhere: &["num-processes", "nproc"],
         set: |config, values| {
-            config.processes = processes(values)?;
+            config.processes = values.whole(1, limits::PROCESSES_MAX)?;
             Ok(())
         },
         show: |config| config.processes.to_string(),
+        ..FLAG
+    },
+    Flag {
+        name: "no-supervisor",
+        group: Group::Threads,
+        kind: Kind::Switch,
+        help: "Serve in the process that was started, without a supervisor.",
+        manual: "For a debugger, a profiler, or where something else restarts what dies. There is no reload and no recycling then.",
+        example: "true",
+        elsewhere: &["master", "no-proc", "single-process"],
+        set: |config, values| {
+            config.supervisor = !values.switch()?;
+            Ok(())
+        },
+        show: |config| (!config.supervisor).to_string(),
+        ..FLAG
+    },
+    Flag {
+        name: "process",
+        metavar: "N",
+        group: Group::Threads,
+        kind: Kind::Number,
+        help: "wsgo's: serve as process N, without a supervisor; 0: the usual way.",
+        manual: "It is there so that a command line of wsgo's goes on working: `--no-supervisor`, with a number for the access log.",
+        example: "1",
+        set: |config, values| {
+            config.process = values.whole(0, limits::PROCESSES_MAX)?;
+            Ok(())
+        },
+        show: |config| config.process.to_string(),
+        ..FLAG
+    },
+    Flag {
+        name: "preload",
+        group: Group::Threads,
+        kind: Kind::Switch,
+        help: "Import the application once, in the supervisor, and fork the processes from there.",
+        manual: "They begin at once and share the application's memory. But SIGHUP then renews the processes, not the code; threads \
+            and connections that the application opens while it is imported don't work in the processes: open them at the first \
+            request, or in `os.register_at_fork`.",
+        example: "true",
+        elsewhere: &["preload-app", "lazy-apps"],
+        set: |config, values| {
+            config.preload = values.switch()?;
+            Ok(())
+        },
+        show: |config| config.preload.to_string(),
+        ..FLAG
+    },
+    Flag {
+        name: "max-requests",
+        metavar: "N",
+        group: Group::Threads,
+        kind: Kind::Number,
+        help: "Requests after which a process is replaced; 0: no limit.",
+        manual: "Against memory that leaks. It is looked at once a second, and the old process serves until its successor is ready, so \
+            that it may be somewhat more; one process is replaced at a time, and no request is lost.",
+        example: "10000",
+        elsewhere: &["limit-requests", "workers-max-requests"],
+        set: |config, values| {
+            config.max_requests = values.whole(0, limits::MAX_REQUESTS_CEILING)? as u64;
+            Ok(())
+        },
+        show: |config| config.max_requests.to_string(),
+        ..FLAG
+    },
+    Flag {
+        name: "max-requests-jitter",
+        metavar: "N",
+        group: Group::Threads,
+        kind: Kind::Number,
+        help: "Up to so many requests more, by chance, so that processes aren't all replaced at the same time.",
+        manual: "It is added to `--max-requests`, anew for each process.",
+        example: "1000",
+        set: |config, values| {
+            config.max_requests_jitter = values.whole(0, limits::MAX_REQUESTS_CEILING)? as u64;
+            Ok(())
+        },
+        show: |config| config.max_requests_jitter.to_string(),
+        ..FLAG
+    },
+    Flag {
+        name: "max-worker-lifetime",
+        metavar: "SECONDS",
+        group: Group::Threads,
+        kind: Kind::Number,
+        help: "Seconds after which a process is replaced; 0: no limit.",
+        manual: "Like `--max-requests`.",
+        example: "86400",
+        elsewhere: &["workers-lifetime", "worker-lifetime"],
+        set: |config, values| {
+            config.max_worker_lifetime = values.seconds(Zero::Means(Duration::ZERO))?;
+            Ok(())
+        },
+        show: |config| values::seconds_text(config.max_worker_lifetime),
+        ..FLAG
+    },
+    Flag {
+        name: "max-rss",
+        metavar: "BYTES",
+        group: Group::Threads,
+        kind: Kind::Number,
+        help: "Memory (as in 500m, 2g) at which a process is replaced; 0: no limit.",
+        manual: "What it has in RAM (`RSS`), shared pages included. Like `--max-requests`. A process that is too large from the \
+            start is replaced again and again: give several times what it needs when it is idle.",
+        example: "1g",
+        elsewhere: &["reload-on-rss", "workers-max-rss"],
+        set: |config, values| {
+            config.max_rss = values.bytes(0, limits::REQUEST_BODY_BYTES_CEILING)?;
+            Ok(())
+        },
+        show: |config| values::bytes_text(config.max_rss),
         ..FLAG
     },
     Flag {
@@ -356,8 +509,9 @@ pub static FLAGS: &[Flag] = &[
         metavar: "N",
         group: Group::Threads,
         kind: Kind::Number,
-        help: "I/O threads, or auto: as many as there are processors to use.",
-        manual: "`auto` counts the processors the process may run on and the CPU quota of its container, whichever is less.",
+        help: "I/O threads of each process, or auto: as many as there are processors to use, shared out among the processes.",
+        manual: "`auto` counts the processors the server may run on and the CPU quota of its container, whichever is less, and divides \
+            them by `--processes`; each process has at least one.",
         example: "2",
         elsewhere: &["io-threads", "runtime-threads"],
         set: |config, values| {
@@ -368,12 +522,102 @@ pub static FLAGS: &[Flag] = &[
         ..FLAG
     },
     Flag {
+        name: "queue",
+        metavar: "REQUESTS",
+        group: Group::Queue,
+        kind: Kind::Number,
+        default: "128, or the most workers there may be (--workers, --max-workers) if that is more",
+        help: "Requests that may wait for a worker in each process; past it the one with the lowest priority is answered 504.",
+        manual: "It is answered as soon as it has waited for 100 ms: a burst that the workers get through sooner costs nobody \
+            anything. See [priorities](priorities.md).",
+        example: "1000",
+        elsewhere: &["backlog", "listen-queue", "queue-size", "max-queue"],
+        set: |config, values| {
+            config.queue = Some(values.whole(1, limits::QUEUE_REQUESTS_CEILING)?);
+            Ok(())
+        },
+        show: |config| config.queue.map_or(String::new(), |queue| queue.to_string()),
+        ..FLAG
+    },
+    Flag {
+        name: "priority",
+        metavar: "on|off",
+        group: Group::Queue,
+        help: "Which waiting request is next: the one with the highest priority, or (off) the oldest.",
+        manual: "With priorities, requests of clients that ask for little go before those of clients that ask for much, and bots \
+            wait until nothing else runs. See [priorities](priorities.md).",
+        example: "off",
+        elsewhere: &["priorities", "scheduling"],
+        set: |config, values| {
+            config.priority = values.choice(&[("on", true), ("off", false)])?;
+            Ok(())
+        },
+        show: |config| if config.priority { "on" } else { "off" }.to_owned(),
+        ..FLAG
+    },
+    Flag {
+        name: "priority-prefix",
+        metavar: "PREFIX=POINTS",
+        group: Group::Queue,
+        default: "none",
+        help: "Points added to the priority of requests whose path begins with PREFIX, or taken off; repeatable.",
+        manual: "The path is compared as it is after percent-decoding, and of several prefixes the longest counts. A prefix ends \
+            where it ends: `/api` is also that of `/apiary`, `/api/` isn't. Points are whole numbers from -100000 to 100000; \
+            every request begins with 1000. A prefix can't hold a comma.",
+        example: "/api/=+500",
+        separator: Some(','),
+        elsewhere: &["heavy-prefix", "priority-path"],
+        set: |config, values| {
+            config.priority_prefixes = prefixes(values)?;
+            Ok(())
+        },
+        show: |config| {
+            joined(config.priority_prefixes.iter().map(|(prefix, points)| format!("{prefix}={points:+}")), ",")
+        },
+        ..FLAG
+    },
+    Flag {
+        name: "priority-by-cost",
+        group: Group::Queue,
+        kind: Kind::Switch,
+        help: "Let requests that have been cheap go before those that have been dear.",
+        manual: "What a request will cost is estimated from the CPU time of earlier ones of the same route: method and first four \
+            segments of the path, segments with digits in them taken as one. From 1 ms on each doubling takes 100 points off, \
+            800 at most; for each quarter of a second that the request waits the most that is taken off shrinks by 100, so \
+            nobody waits more than two seconds for being dear.",
+        example: "true",
+        elsewhere: &["priority-cost"],
+        set: |config, values| {
+            config.priority_by_cost = values.switch()?;
+            Ok(())
+        },
+        show: |config| config.priority_by_cost.to_string(),
+        ..FLAG
+    },
+    Flag {
+        name: "shed",
+        group: Group::Queue,
+        kind: Kind::Switch,
+        help: "When the workers can't keep up, answer 503 to what has waited too long, instead of letting everything wait.",
+        manual: "It takes effect when the queue hasn't been empty for a second: from then on a request that has waited for half a \
+            second is answered 503 with `Retry-After: 1`, until the workers have come to the end of the queue again.",
+        example: "true",
+        elsewhere: &["load-shedding", "codel"],
+        set: |config, values| {
+            config.shed = values.switch()?;
+            Ok(())
+        },
+        show: |config| config.shed.to_string(),
+        ..FLAG
+    },
+    Flag {
         name: "request-timeout",
         metavar: "SECONDS",
         group: Group::Timeouts,
         kind: Kind::Number,
         help: "How long a request may wait for a worker, and again how long it may run; past it, 504; 0: no limit.",
-        manual: "0 switches it off, as in gunicorn and uWSGI.",
+        manual: "A request that runs too long is interrupted by `hoopsnake.RequestTimeoutException`; a thread that this doesn't reach is \
+            replaced. 0 switches all of it off, as in gunicorn and uWSGI.",
         example: "120",
         elsewhere: &["timeout", "t", "harakiri"],
         set: |config, values| {
@@ -449,11 +693,29 @@ pub static FLAGS: &[Flag] = &[
         ..FLAG
     },
     Flag {
+        name: "start-timeout",
+        metavar: "SECONDS",
+        group: Group::Timeouts,
+        kind: Kind::Number,
+        help: "How long a process may take to load the application and to accept connections; past it, it is killed; 0: no limit.",
+        manual: "When the server starts that ends it, with status 1. In a reload the processes that were there go on serving.",
+        example: "300",
+        set: |config, values| {
+            config.start_timeout = values.seconds(Zero::Means(Config::NO_LIMIT))?;
+            Ok(())
+        },
+        show: |config| match config.start_timeout {
+            Config::NO_LIMIT => "0".to_owned(),
+            limit => values::seconds_text(limit),
+        },
+        ..FLAG
+    },
+    Flag {
         name: "graceful-timeout",
         metavar: "SECONDS",
         group: Group::Timeouts,
         kind: Kind::Number,
-        help: "How long requests may go on after the server was told to stop; 0: not at all.",
+        help: "How long requests may go on after the server, or a process that is replaced, was told to stop; 0: not at all.",
         manual: "A second signal ends the wait at once.",
         example: "10",
         elsewhere: &["shutdown-timeout", "worker-reload-mercy"],
@@ -462,6 +724,24 @@ pub static FLAGS: &[Flag] = &[
             Ok(())
         },
         show: |config| values::seconds_text(config.graceful_timeout),
+        ..FLAG
+    },
+    Flag {
+        name: "background-timeout",
+        metavar: "SECONDS",
+        group: Group::Timeouts,
+        kind: Kind::Number,
+        help: "How long a cron job or timer may run; past it, RequestTimeoutException is raised in it; 0: no limit.",
+        manual: "See [cron.md](cron.md).",
+        example: "7200",
+        set: |config, values| {
+            config.background_timeout = values.seconds(Zero::Means(Config::NO_LIMIT))?;
+            Ok(())
+        },
+        show: |config| match config.background_timeout {
+            Config::NO_LIMIT => "0".to_owned(),
+            duration => values::seconds_text(duration),
+        },
         ..FLAG
     },
     Flag {
@@ -547,6 +827,112 @@ pub static FLAGS: &[Flag] = &[
         ..FLAG
     },
     Flag {
+        name: "static-map",
+        metavar: "PREFIX=PATH",
+        group: Group::Static,
+        default: "none",
+        help: "Serve files beneath PATH for URLs that begin with PREFIX, without the application; repeatable.",
+        manual: "PATH is a folder or a single file. The maps are tried in the order given; a request that finds no file in any \
+            of them, or isn't GET or HEAD, goes to the application. `/media` covers `/media/a` and not `/mediam`. Nothing \
+            outside of PATH is served, symbolic links or not. Neither PREFIX nor PATH can hold a comma.",
+        example: "/static=/srv/mysite/static",
+        separator: Some(','),
+        elsewhere: &["static", "check-static", "static-path-route", "static-path-mount", "offload"],
+        set: |config, values| {
+            config.static_map = statics::maps(values)?;
+            Ok(())
+        },
+        show: |config| {
+            joined(config.static_map.iter().map(|(prefix, path)| format!("{prefix}={}", path.display())), ",")
+        },
+        ..FLAG
+    },
+    Flag {
+        name: "static-max-age",
+        metavar: "SECONDS",
+        group: Group::Static,
+        kind: Kind::Number,
+        help: "How long clients may keep a static file before they ask again.",
+        manual: "Whole seconds, up to a year. It is sent as Cache-Control and Expires, unless `--static-header` says something \
+            else about either.",
+        example: "3600",
+        elsewhere: &["static-path-expires", "static-expires", "static-expire"],
+        set: |config, values| {
+            config.static_max_age = values.whole(0, limits::TIMEOUT_S_MAX as usize)? as u64;
+            Ok(())
+        },
+        show: |config| config.static_max_age.to_string(),
+        ..FLAG
+    },
+    Flag {
+        name: "static-index",
+        metavar: "NAME",
+        group: Group::Static,
+        default: "none",
+        help: "File to serve for a folder of a static map.",
+        manual: "A URL that names the folder without a slash at its end is redirected to the one that has it. Folders are never \
+            listed.",
+        example: "index.html",
+        elsewhere: &["static-path-dir-to-file", "index", "directory-index"],
+        set: |config, values| {
+            config.static_index = Some(statics::index(values)?);
+            Ok(())
+        },
+        show: |config| config.static_index.clone().unwrap_or_default(),
+        ..FLAG
+    },
+    Flag {
+        name: "static-header",
+        metavar: "NAME:VALUE",
+        group: Group::Static,
+        default: "none",
+        help: "Header field to add to every static response; repeatable.",
+        manual: "A Cache-Control or Expires takes the place of those that `--static-max-age` makes. Fields that describe the \
+            file or the connection can't be set. A value can't hold a vertical bar.",
+        example: "X-Content-Type-Options:nosniff",
+        separator: Some('|'),
+        elsewhere: &["add-header"],
+        set: |config, values| {
+            config.static_header = statics::headers(values)?;
+            Ok(())
+        },
+        show: |config| joined(config.static_header.iter().map(|(name, value)| format!("{name}:{value}")), "|"),
+        ..FLAG
+    },
+    Flag {
+        name: "static-dotfiles",
+        group: Group::Static,
+        kind: Kind::Switch,
+        help: "Serve static files whose name, or whose folder's name, begins with a dot.",
+        manual: "Without it a `.git` or `.env` that was copied along stays private. The prefix and the path of a map aren't \
+            looked at, so `--static-map /.well-known=/srv/acme` needs no switch.",
+        example: "true",
+        set: |config, values| {
+            config.static_dotfiles = values.switch()?;
+            Ok(())
+        },
+        show: |config| switch_text(config.static_dotfiles),
+        ..FLAG
+    },
+    Flag {
+        name: "sendfile-root",
+        metavar: "PATH",
+        group: Group::Static,
+        default: "none",
+        help: "Folder whose files the application may have sent by naming them in X-Sendfile; repeatable.",
+        manual: "X-Sendfile names a file by its whole path, or by its path beneath a root. What lies outside of every root is \
+            answered 404, and logged. Without a root X-Sendfile is passed on to the client. A path can't hold a colon.",
+        example: "/srv/mysite/protected",
+        separator: Some(':'),
+        elsewhere: &["sendfile", "file-serve-mode", "x-sendfile-root"],
+        set: |config, values| {
+            config.sendfile_root = statics::roots(values)?;
+            Ok(())
+        },
+        show: |config| joined(config.sendfile_root.iter().map(|path| path.display()), ":"),
+        ..FLAG
+    },
+    Flag {
         name: "trusted-proxies",
         metavar: "NETWORKS",
         group: Group::Proxies,
@@ -566,6 +952,71 @@ pub static FLAGS: &[Flag] = &[
             [] => "none".to_owned(),
             networks => joined(networks.iter(), ","),
         },
+        ..FLAG
+    },
+    Flag {
+        name: "max-age",
+        metavar: "SECONDS",
+        group: Group::Cache,
+        kind: Kind::Number,
+        help: "How long a response that allows it may be served from memory; 0: nothing is cached.",
+        manual: "A ceiling: a response says itself, in Cache-Control or Expires, whether and how long it may be kept, and is kept \
+            no longer than this. See the page on the cache.",
+        example: "60",
+        elsewhere: &["cache-max-age", "cache"],
+        set: |config, values| {
+            config.max_age = values.seconds(Zero::Means(Duration::ZERO))?;
+            Ok(())
+        },
+        show: |config| values::seconds_text(config.max_age),
+        ..FLAG
+    },
+    Flag {
+        name: "cache-size",
+        metavar: "BYTES",
+        group: Group::Cache,
+        kind: Kind::Number,
+        help: "Memory for cached responses, in each process; past it the least recently used go; 0: nothing is cached.",
+        manual: "What is kept beside the responses themselves counts too. Up to 16 TiB.",
+        example: "256m",
+        elsewhere: &["cache-bytes", "cache2"],
+        set: |config, values| {
+            config.cache_size = cache_size(values, 0)?;
+            Ok(())
+        },
+        show: |config| values::bytes_text(config.cache_size as u64),
+        ..FLAG
+    },
+    Flag {
+        name: "cache-response-size",
+        metavar: "BYTES",
+        group: Group::Cache,
+        kind: Kind::Number,
+        help: "Largest response that is cached, head and body together.",
+        manual: "A larger one is served as if there were no cache.",
+        example: "5m",
+        elsewhere: &["cache-max-response"],
+        set: |config, values| {
+            config.cache_response_size = cache_size(values, 1)?;
+            Ok(())
+        },
+        show: |config| values::bytes_text(config.cache_response_size as u64),
+        ..FLAG
+    },
+    Flag {
+        name: "cache-status",
+        group: Group::Cache,
+        kind: Kind::Switch,
+        help: "Say in every response, as Cache-Status and X-Cache, what the cache had to do with it.",
+        manual: "X-Cache is HIT, MISS, STALE or BYPASS; Cache-Status says it as RFC 9211 has it. Nothing is added while nothing is \
+            cached.",
+        example: "true",
+        elsewhere: &["x-cache"],
+        set: |config, values| {
+            config.cache_status = values.switch()?;
+            Ok(())
+        },
+        show: |config| switch_text(config.cache_status),
         ..FLAG
     },
     Flag {
@@ -618,6 +1069,155 @@ pub static FLAGS: &[Flag] = &[
             Ok(())
         },
         show: |config| values::choice_text(LEVELS, config.log_level),
+        ..FLAG
+    },
+    Flag {
+        name: "pid",
+        metavar: "FILE",
+        group: Group::Housekeeping,
+        default: "none",
+        help: "File to write the process id into.",
+        manual: "It holds the number of the process to send signals to, and is there from the time the addresses are bound. \
+            The file is replaced whole, never written in place. One that a server left behind is replaced; if its process \
+            still runs, the server doesn't start. It is removed at the end, unless another process has put its own there; \
+            where `--user` may not remove it, it is emptied. It stays owned by the user who starts the server, since scripts \
+            send signals to the number in it.",
+        example: "/run/mysite/hoopsnake.pid",
+        elsewhere: &["pidfile", "pid-file"],
+        set: |config, values| {
+            config.pid = Some(values.path()?);
+            Ok(())
+        },
+        show: |config| config.pid.as_ref().map_or(String::new(), |path| path.display().to_string()),
+        ..FLAG
+    },
+    Flag {
+        name: "user",
+        metavar: "USER",
+        group: Group::Housekeeping,
+        default: "the one who starts it",
+        help: "User to run as, a name or a number.",
+        manual: "The server must be started by root for that. Addresses are bound, log files made and the pid file written \
+            first; then every process, the supervisor included, becomes that user for good, before the application is \
+            loaded. Supplementary groups are those of the user, and `HOME`, `USER` and `LOGNAME` are set. Unix sockets and \
+            the log files that the server makes are given to that user; existing log files must be writable for it. Under \
+            systemd, `User=` does the same.",
+        example: "www-data",
+        elsewhere: &["uid", "u"],
+        set: |config, values| {
+            config.user = Some(account(values)?);
+            Ok(())
+        },
+        show: |config| config.user.clone().unwrap_or_default(),
+        ..FLAG
+    },
+    Flag {
+        name: "group",
+        metavar: "GROUP",
+        group: Group::Housekeeping,
+        default: "the user's own",
+        help: "Group to run as, a name or a number.",
+        manual: "With `--user` alone it is that user's own group. Needed for a user that is a number without an account.",
+        example: "www-data",
+        elsewhere: &["gid", "g"],
+        set: |config, values| {
+            config.group = Some(account(values)?);
+            Ok(())
+        },
+        show: |config| config.group.clone().unwrap_or_default(),
+        ..FLAG
+    },
+    Flag {
+        name: "umask",
+        metavar: "MASK",
+        group: Group::Housekeeping,
+        default: "the one it is started with",
+        help: "Permissions that new files don't get, in octal.",
+        manual: "It holds for everything: Unix sockets, log files, and the files that the application makes. `0o007`, `007` and \
+            `7` are the same.",
+        example: "0o007",
+        set: |config, values| {
+            config.umask = Some(umask(values)?);
+            Ok(())
+        },
+        show: |config| config.umask.map_or(String::new(), |mask| format!("{mask:#05o}")),
+        ..FLAG
+    },
+    Flag {
+        name: "env",
+        metavar: "NAME=VALUE",
+        group: Group::Housekeeping,
+        default: "none",
+        help: "Environment variable for the application; repeatable.",
+        manual: "It is set before the application is loaded, over what the environment says. Several in one text stand on a \
+            line each. Flags aren't read from it.",
+        example: "DJANGO_SETTINGS_MODULE=mysite.settings",
+        separator: Some('\n'),
+        elsewhere: &["e", "raw-env", "environment", "setenv"],
+        set: |config, values| {
+            config.env = variables(values)?;
+            Ok(())
+        },
+        show: |config| {
+            let lines = config
+                .env
+                .iter()
+                .map(|(name, value)| format!("{}={}", name.to_string_lossy(), value.to_string_lossy()));
+            joined(lines, "\n")
+        },
+        ..FLAG
+    },
+    Flag {
+        name: "daemon",
+        group: Group::Housekeeping,
+        kind: Kind::Switch,
+        help: "Run in the background, detached from the terminal.",
+        manual: "The command returns when the server is ready, with exit status 0, or when it has failed, with the status and \
+            the messages it would have had in the foreground. From then on standard output and standard error lead \
+            nowhere, so name files for `--access-log` and `--error-log`. Under systemd or in a container, leave it out.",
+        example: "true",
+        elsewhere: &["daemonize", "d", "background"],
+        set: |config, values| {
+            config.daemon = values.switch()?;
+            Ok(())
+        },
+        show: |config| switch_text(config.daemon),
+        ..FLAG
+    },
+    Flag {
+        name: "reload",
+        group: Group::Housekeeping,
+        kind: Kind::Switch,
+        help: "Load the application anew when its files change; for development.",
+        manual: "The folders of all imported modules are watched, those imported later too. A change loads the application \
+            anew in new processes, and they take over when they are ready: no request fails. If the new code can't be \
+            loaded, its traceback is printed, the old code goes on serving, and the next change is tried. While it is on, \
+            Python writes no `.pyc` files.",
+        example: "true",
+        elsewhere: &["autoreload", "auto-reload", "py-autoreload", "python-autoreload", "watch"],
+        set: |config, values| {
+            config.reload = values.switch()?;
+            Ok(())
+        },
+        show: |config| switch_text(config.reload),
+        ..FLAG
+    },
+    Flag {
+        name: "reload-extra",
+        metavar: "PATH",
+        group: Group::Housekeeping,
+        default: "none",
+        help: "File or folder that --reload watches too; repeatable.",
+        manual: "It switches `--reload` on, unless `--reload=false` is given. Of a folder everything is watched, with the \
+            folders in it; names that begin with a dot, editors' backups and `.pyc` files are left out. A path can't hold a colon.",
+        example: "/srv/mysite/templates",
+        separator: Some(':'),
+        elsewhere: &["reload-extra-file", "reload-include", "touch-reload", "reload-paths"],
+        set: |config, values| {
+            config.reload_extra = values.paths();
+            Ok(())
+        },
+        show: |config| joined(config.reload_extra.iter().map(|path| path.display()), ":"),
         ..FLAG
     },
     Flag {
@@ -682,15 +1282,41 @@ fn size(values: Values<'_>, least: usize, most: usize) -> Result<usize, String> 
     usize::try_from(bytes).map_err(|_| format!("'{bytes}' is more than this machine can address"))
 }
 
-fn processes(values: Values<'_>) -> Result<usize, String> {
-    // Read as far as a number goes, so that 4 is told that it will come, and 0 or x that it is no number of processes.
-    match values.whole(1, usize::MAX).map_err(|_| format!("{} isn't 1", values::shown(values.one())))? {
-        1 => Ok(1),
-        more => Err(format!(
-            "'{more}' is too many, for Hoopsnake runs in one process only so far: set it to 1 or leave it out, and raise \
-             --workers instead"
-        )),
+/// A user or a group: looked up when the server starts, not here.
+fn account(values: Values<'_>) -> Result<String, String> {
+    match values.text()? {
+        "" => Err("'' is neither a name nor a number".to_owned()),
+        text => Ok(text.to_owned()),
     }
+}
+
+fn umask(values: Values<'_>) -> Result<u32, String> {
+    let text = values.text()?;
+    let digits = text.strip_prefix("0o").unwrap_or(text);
+    let octal = !digits.is_empty() && digits.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+    let mask = octal.then(|| u32::from_str_radix(digits, 8).ok()).flatten().filter(|mask| *mask <= 0o777);
+    mask.ok_or_else(|| {
+        format!("{} isn't an octal number from 0 to 0o777, such as 0o022 or 007", values::shown(values.one()))
+    })
+}
+
+fn variables(values: Values<'_>) -> Result<Vec<(OsString, OsString)>, String> {
+    let split = |line: &OsStr| {
+        let (name, value) = line
+            .as_bytes()
+            .iter()
+            .position(|byte| *byte == b'=')
+            .filter(|at| *at > 0)
+            .map(|at| line.as_bytes().split_at(at))
+            .ok_or_else(|| format!("{} isn't NAME=VALUE", values::shown(line)))?;
+        Ok((OsStr::from_bytes(name).to_owned(), OsStr::from_bytes(&value[1..]).to_owned()))
+    };
+    values.lines().into_iter().map(split).collect()
+}
+
+fn cache_size(values: Values<'_>, least: u64) -> Result<usize, String> {
+    let bytes = values.bytes(least, limits::REQUEST_BODY_BYTES_CEILING)?;
+    usize::try_from(bytes).map_err(|_| format!("'{bytes}' is more than this machine can address"))
 }
 
 fn reactors(values: Values<'_>) -> Result<Option<usize>, String> {
@@ -716,6 +1342,30 @@ fn addresses(values: Values<'_>) -> Result<Vec<Address>, String> {
     }
 }
 
+/// What paths begin with, and the points for that.
+fn prefixes(values: Values<'_>) -> Result<Vec<(String, i32)>, String> {
+    let most = limits::PRIORITY_PREFIX_POINTS_MAX;
+    let read = |word: &std::ffi::OsStr| {
+        let text = values::utf8(word)?;
+        let (prefix, points) = text.rsplit_once('=').unwrap_or((text, ""));
+        let digits = points.strip_prefix(['+', '-']).unwrap_or(points);
+        let number = points.parse().ok().filter(|points: &i32| points.abs() <= most);
+        match number.filter(|_| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())) {
+            Some(points) if prefix.starts_with('/') => Ok((prefix.to_owned(), points)),
+            Some(_) => Err(format!("{} doesn't begin with a slash: write /api=+500", values::shown(word))),
+            None => Err(format!(
+                "{} doesn't end in = and a number from -{most} to {most}: write /api=+500",
+                values::shown(word)
+            )),
+        }
+    };
+    let prefixes = values.words().into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    match prefixes.len() > limits::PRIORITY_PREFIXES_MAX {
+        true => Err(format!("{} prefixes are too many: {} at most", prefixes.len(), limits::PRIORITY_PREFIXES_MAX)),
+        false => Ok(prefixes),
+    }
+}
+
 fn networks(values: Values<'_>) -> Result<Vec<Network>, String> {
     let words = values.words();
     if words == ["none"] {
@@ -737,7 +1387,6 @@ fn networks(values: Values<'_>) -> Result<Vec<Network>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::ffi::OsString;
 
     #[test]
     fn names_are_well_formed_and_single() {

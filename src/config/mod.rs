@@ -20,6 +20,7 @@ mod layer;
 mod network;
 mod parse;
 mod reference;
+mod statics;
 mod values;
 
 pub use address::Address;
@@ -73,12 +74,38 @@ pub struct Config {
     pub http_socket: Vec<Address>,
     /// `--workers`: Python threads.
     pub workers: usize,
+    /// `--max-workers`, at least `workers`; `None`: the pool doesn't grow.
+    pub max_workers: Option<usize>,
     /// `--processes`.
     pub processes: usize,
+    /// Whether a supervisor starts the processes; not with `--no-supervisor`, nor with `--process`.
+    pub supervisor: bool,
+    /// `--process`: the number of the one process there is then; 0: not given.
+    pub process: usize,
+    /// `--preload`: import the application before the processes are forked.
+    pub preload: bool,
+    /// `--max-requests` of a process; 0: no limit.
+    pub max_requests: u64,
+    /// `--max-requests-jitter`: as many more at most, by chance.
+    pub max_requests_jitter: u64,
+    /// `--max-worker-lifetime` of a process; zero: no limit.
+    pub max_worker_lifetime: Duration,
+    /// `--max-rss` of a process, bytes; 0: no limit.
+    pub max_rss: u64,
     /// `--reactor`.
     pub reactor: ReactorChoice,
     /// `--reactors`; `None`: as many as there are processors to use.
     pub reactors: Option<usize>,
+    /// `--queue`; `None`: [`Config::queue_requests`] says how many.
+    pub queue: Option<usize>,
+    /// `--priority`.
+    pub priority: bool,
+    /// `--priority-prefix`: what paths begin with, and the points for that.
+    pub priority_prefixes: Vec<(String, i32)>,
+    /// `--priority-by-cost`.
+    pub priority_by_cost: bool,
+    /// `--shed`.
+    pub shed: bool,
     /// `--request-timeout`: to wait for a worker, and again to run. [`Config::NO_LIMIT`], when 0 was given: for ever.
     pub request_timeout: Duration,
     /// `--header-timeout`; never zero.
@@ -89,8 +116,12 @@ pub struct Config {
     pub send_timeout: Duration,
     /// `--keep-alive`. Zero: every response closes its connection.
     pub keep_alive: Duration,
+    /// `--start-timeout`: to load the application and accept connections. [`Config::NO_LIMIT`], when 0 was given.
+    pub start_timeout: Duration,
     /// `--graceful-timeout`. Zero: nothing is waited for.
     pub graceful_timeout: Duration,
+    /// `--background-timeout`, of each run of a job. [`Config::NO_LIMIT`], when 0 was given.
+    pub background_timeout: Duration,
     /// `--max-request-line`, bytes; never more than `max_header_bytes`.
     pub max_request_line: usize,
     /// `--max-header-bytes`.
@@ -103,6 +134,14 @@ pub struct Config {
     pub header_underscores: bool,
     /// `--trusted-proxies`; empty: nobody's word is taken.
     pub trusted_proxies: Vec<Network>,
+    /// `--max-age`: how long a response may be served from the cache. Zero: there is no cache.
+    pub max_age: Duration,
+    /// `--cache-size`, bytes. Zero: there is no cache.
+    pub cache_size: usize,
+    /// `--cache-response-size`, bytes.
+    pub cache_response_size: usize,
+    /// `--cache-status`: responses say how they came about.
+    pub cache_status: bool,
     /// `--access-log`.
     pub access_log: LogTarget,
     /// `--error-log`.
@@ -113,6 +152,34 @@ pub struct Config {
     pub chdir: Option<PathBuf>,
     /// `--pythonpath`, in order, before everything else in `sys.path`.
     pub pythonpath: Vec<PathBuf>,
+    /// `--pid`.
+    pub pid: Option<PathBuf>,
+    /// `--user`: a name or a number, not looked up.
+    pub user: Option<String>,
+    /// `--group`: a name or a number, not looked up.
+    pub group: Option<String>,
+    /// `--umask`; `None`: the one the server is started with.
+    pub umask: Option<u32>,
+    /// `--env`, in order: names without `=`, and their values.
+    pub env: Vec<(OsString, OsString)>,
+    /// `--daemon`.
+    pub daemon: bool,
+    /// `--reload`.
+    pub reload: bool,
+    /// `--reload-extra`, in order.
+    pub reload_extra: Vec<PathBuf>,
+    /// `--static-map`: prefix, which begins with a slash, and path, in order.
+    pub static_map: Vec<(String, PathBuf)>,
+    /// `--static-max-age`, seconds.
+    pub static_max_age: u64,
+    /// `--static-index`: a file's name.
+    pub static_index: Option<String>,
+    /// `--static-header`: name and value, in order.
+    pub static_header: Vec<(String, String)>,
+    /// `--static-dotfiles`.
+    pub static_dotfiles: bool,
+    /// `--sendfile-root`, in order.
+    pub sendfile_root: Vec<PathBuf>,
     /// `--check`: load the application, print the configuration, exit.
     pub check: bool,
     /// `--config`.
@@ -186,6 +253,11 @@ impl Config {
         self.origins.get(flag).unwrap_or(&Origin::Default)
     }
 
+    /// Requests that may wait for a worker: `--queue`, or enough for every worker to find one.
+    pub fn queue_requests(&self) -> usize {
+        self.queue.unwrap_or(limits::QUEUE_REQUESTS.max(self.max_workers.unwrap_or(self.workers)))
+    }
+
     /// Every value and where it came from, a line each, for `--check`.
     pub fn describe(&self) -> String {
         let rows: Vec<(&str, String, &Origin)> = flags::FLAGS
@@ -206,6 +278,16 @@ impl Config {
 
     /// What several values must be to each other.
     fn relate(&mut self) -> Result<(), Error> {
+        self.relate_processes()?;
+        self.relate_reload()?;
+        if let Some(most) = self.max_workers.filter(|most| *most < self.workers) {
+            let clause = format!(
+                "'{most}' is less than --workers, which is {} ({}): raise the one or lower the other",
+                self.workers,
+                self.origin("workers")
+            );
+            return Err(Error::value("--max-workers", self.origin("max-workers"), &clause));
+        }
         if self.max_request_line <= self.max_header_bytes {
             return Ok(());
         }
@@ -225,6 +307,47 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Without a supervisor there is one process, and nobody who would replace it.
+    fn relate_reload(&mut self) -> Result<(), Error> {
+        // Paths to watch ask for watching, unless that was switched off by name.
+        if !self.reload_extra.is_empty() && *self.origin("reload") == Origin::Default {
+            self.reload = true;
+        }
+        let clause = match (self.reload, self.preload, self.supervisor) {
+            (true, true, _) => {
+                "'true' can't be with --preload, whose processes all share the code of the first: leave one of them out"
+            }
+            (true, _, false) => {
+                "'true' needs the supervisor, and --no-supervisor or --process switches it off: leave one of them out"
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::value("--reload", self.origin("reload"), clause))
+    }
+
+    fn relate_processes(&mut self) -> Result<(), Error> {
+        if self.process > 0 {
+            // wsgo's own supervisor starts its processes with the flags it was given itself.
+            self.supervisor = false;
+            return Ok(());
+        }
+        let needed: [(&str, bool); 6] = [
+            ("processes", self.processes > 1),
+            ("preload", self.preload),
+            ("max-requests", self.max_requests > 0),
+            ("max-requests-jitter", self.max_requests_jitter > 0),
+            ("max-worker-lifetime", !self.max_worker_lifetime.is_zero()),
+            ("max-rss", self.max_rss > 0),
+        ];
+        let Some((name, _)) = needed.into_iter().find(|(_, asked)| *asked && !self.supervisor) else { return Ok(()) };
+        let value = flags::find(name).map(|flag| (flag.show)(self)).unwrap_or_default();
+        let clause =
+            format!("'{value}' needs the supervisor, and --no-supervisor switches it off: leave one of them out");
+        Err(Error::value(&format!("--{name}"), self.origin(name), &clause))
+    }
+}
+
 impl Default for Config {
     /// What holds when nothing is said.
     fn default() -> Self {
@@ -232,26 +355,59 @@ impl Default for Config {
             application: "wsgi_app".to_owned(),
             http_socket: vec![Address::Tcp { host: String::new(), port: 8000 }],
             workers: 16,
+            max_workers: None,
             processes: 1,
+            supervisor: true,
+            process: 0,
+            preload: false,
+            max_requests: 0,
+            max_requests_jitter: 0,
+            max_worker_lifetime: Duration::ZERO,
+            max_rss: 0,
             reactor: ReactorChoice::Auto,
             reactors: None,
+            queue: None,
+            priority: true,
+            priority_prefixes: Vec::new(),
+            priority_by_cost: false,
+            shed: false,
             request_timeout: Duration::from_secs(limits::REQUEST_TIMEOUT_S),
             header_timeout: Duration::from_secs(limits::HEADER_TIMEOUT_S),
             body_timeout: Duration::from_secs(limits::BODY_TIMEOUT_S),
             send_timeout: Duration::from_secs(limits::SEND_TIMEOUT_S),
             keep_alive: Duration::from_secs(limits::KEEP_ALIVE_S),
+            start_timeout: Duration::from_secs(limits::START_TIMEOUT_S),
             graceful_timeout: Duration::from_secs(limits::GRACEFUL_TIMEOUT_S),
+            background_timeout: Duration::from_secs(limits::BACKGROUND_TIMEOUT_S),
             max_request_line: limits::REQUEST_LINE_BYTES_MAX,
             max_header_bytes: limits::HEAD_BYTES_MAX,
             max_headers: limits::FIELDS_MAX,
             max_request_body: limits::REQUEST_BODY_BYTES_MAX,
             header_underscores: false,
             trusted_proxies: Network::PRIVATE.to_vec(),
+            max_age: Duration::ZERO,
+            cache_size: limits::CACHE_BYTES_MAX,
+            cache_response_size: limits::CACHE_RESPONSE_BYTES_MAX,
+            cache_status: false,
             access_log: LogTarget::Standard,
             error_log: LogTarget::Standard,
             log_level: LogLevel::Info,
             chdir: None,
             pythonpath: Vec::new(),
+            pid: None,
+            user: None,
+            group: None,
+            umask: None,
+            env: Vec::new(),
+            daemon: false,
+            reload: false,
+            reload_extra: Vec::new(),
+            static_map: Vec::new(),
+            static_max_age: limits::STATIC_MAX_AGE_S,
+            static_index: None,
+            static_header: Vec::new(),
+            static_dotfiles: false,
+            sendfile_root: Vec::new(),
             check: false,
             config_file: None,
             origins: BTreeMap::new(),

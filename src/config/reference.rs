@@ -116,6 +116,7 @@ fn section(page: &mut String, flag: &Flag) {
         return;
     }
     let repeatable = match flag.separator {
+        Some('\n') => "- Repeatable; separator: a line break\n".to_owned(),
         Some(separator) => format!("- Repeatable; separator: `{separator}`\n"),
         None => String::new(),
     };

@@ -38,14 +38,23 @@ const EACH: &[(&str, &str, &str, Holds)] = &[
         config.http_socket == [Address::Descriptor(3), Address::Unix("@x".into())]
     }),
     ("workers", "8", "8", |config| config.workers == 8),
+    ("max-workers", "99", "99", |config| config.max_workers == Some(99)),
     ("reactor", "epoll", "'epoll'", |config| config.reactor == ReactorChoice::Epoll),
     ("reactors", "2", "2", |config| config.reactors == Some(2)),
+    ("queue", "500", "500", |config| config.queue_requests() == 500),
+    ("priority", "off", "'off'", |config| !config.priority),
+    ("priority-prefix", "/api=+500,/a=b=-7", "['/api=+500', '/a=b=-7']", |config| {
+        config.priority_prefixes == [("/api".to_owned(), 500), ("/a=b".to_owned(), -7)]
+    }),
+    ("priority-by-cost", "true", "true", |config| config.priority_by_cost),
+    ("shed", "true", "true", |config| config.shed),
     ("request-timeout", "0.5", "0.5", |config| config.request_timeout == Duration::from_millis(500)),
     ("header-timeout", "3", "3", |config| config.header_timeout == Duration::from_secs(3)),
     ("body-timeout", "4", "'4'", |config| config.body_timeout == Duration::from_secs(4)),
     ("send-timeout", "5", "+5", |config| config.send_timeout == Duration::from_secs(5)),
     ("keep-alive", "0", "0", |config| config.keep_alive == Duration::ZERO),
     ("graceful-timeout", "7", "7.0", |config| config.graceful_timeout == Duration::from_secs(7)),
+    ("background-timeout", "8", "8", |config| config.background_timeout == Duration::from_secs(8)),
     ("max-request-line", "1k", "1_024", |config| config.max_request_line == 1024),
     ("max-header-bytes", "128K", "0x20000", |config| config.max_header_bytes == 128 * 1024),
     ("max-headers", "9", "9", |config| config.max_headers == 9),
@@ -57,8 +66,81 @@ const EACH: &[(&str, &str, &str, Holds)] = &[
     ("access-log", "off", "'off'", |config| config.access_log == LogTarget::Off),
     ("error-log", "/var/e", "'/var/e'", |config| config.error_log == LogTarget::File("/var/e".into())),
     ("log-level", "debug", "'debug'", |config| config.log_level == LogLevel::Debug),
+    ("static-map", "/a=/b", "['/a=/b']", |config| config.static_map == [("/a".to_owned(), "/b".into())]),
+    ("static-max-age", "0", "0", |config| config.static_max_age == 0),
+    ("static-index", "a.html", "'a.html'", |config| config.static_index.as_deref() == Some("a.html")),
+    ("static-header", "X-A:b", "['X-A: b']", |config| config.static_header == [("X-A".to_owned(), "b".to_owned())]),
+    ("static-dotfiles", "true", "true", |config| config.static_dotfiles),
+    ("sendfile-root", "/a:/b", "['/a', '/b']", |config| config.sendfile_root == ["/a", "/b"].map(PathBuf::from)),
     ("check", "true", "true", |config| config.check),
+    ("pid", "/run/x.pid", "'/run/x.pid'", |config| config.pid == Some("/run/x.pid".into())),
+    ("user", "www-data", "'www-data'", |config| config.user.as_deref() == Some("www-data")),
+    ("group", "33", "'33'", |config| config.group.as_deref() == Some("33")),
+    ("umask", "027", "'0o27'", |config| config.umask == Some(0o27)),
+    ("env", "A=b=c,:", "['A=b=c,:']", |config| config.env == [("A".into(), "b=c,:".into())]),
+    ("daemon", "true", "true", |config| config.daemon),
+    ("reload", "true", "true", |config| config.reload),
+    ("reload-extra", "/a:b", "['/a', 'b']", |config| config.reload_extra == [PathBuf::from("/a"), PathBuf::from("b")]),
+    ("processes", "4", "4", |config| config.processes == 4),
+    ("no-supervisor", "true", "true", |config| !config.supervisor),
+    ("process", "3", "3", |config| config.process == 3 && !config.supervisor),
+    ("preload", "true", "true", |config| config.preload),
+    ("max-requests", "500", "500", |config| config.max_requests == 500),
+    ("max-requests-jitter", "50", "50", |config| config.max_requests_jitter == 50),
+    ("max-worker-lifetime", "1.5", "1.5", |config| config.max_worker_lifetime == Duration::from_millis(1500)),
+    ("max-rss", "500m", "\"500m\"", |config| config.max_rss == 500 << 20),
+    ("max-age", "90.5", "90.5", |config| config.max_age == Duration::from_millis(90_500)),
+    ("cache-size", "8m", "\"8m\"", |config| config.cache_size == 8 << 20),
+    ("cache-response-size", "2m", "\"2m\"", |config| config.cache_response_size == 2 << 20),
+    ("cache-status", "true", "true", |config| config.cache_status),
+    ("start-timeout", "0", "0", |config| config.start_timeout == Config::NO_LIMIT),
 ];
+
+#[test]
+fn paths_to_watch_switch_watching_on() {
+    assert!(config("--reload-extra x", &[], "").reload);
+    assert!(!config("--reload-extra x --reload=false", &[], "").reload);
+    for (other, named) in
+        [("--preload", "--preload"), ("--no-supervisor", "--no-supervisor"), ("--process 1", "--process")]
+    {
+        let sentence = error(&format!("--reload {other}"), &[], "");
+        assert!(sentence.starts_with("--reload (command line): 'true' ") && sentence.contains(named), "{sentence}");
+    }
+    assert!(!config("", &[("HOOPSNAKE_RELOAD", "off"), ("HOOPSNAKE_RELOAD_EXTRA", "x")], "").reload);
+}
+
+#[test]
+fn variables_of_the_application() {
+    let found = config("--env A=1 --env B= --env A=2", &[], "");
+    let pairs = |pairs: &[(&str, &str)]| -> Vec<(OsString, OsString)> {
+        pairs.iter().map(|(name, value)| (name.into(), value.into())).collect()
+    };
+    assert_eq!(found.env, pairs(&[("A", "1"), ("B", ""), ("A", "2")]));
+    assert_eq!(config("", &[("HOOPSNAKE_ENV", "A=1\nB=2 3\n")], "").env, pairs(&[("A", "1"), ("B", "2 3")]));
+    assert_eq!(config("--config x", &[], "env = ['A=1', 'B=2']").env, pairs(&[("A", "1"), ("B", "2")]));
+    for wrong in ["A", "=1", "="] {
+        assert_eq!(
+            error(&format!("--env {wrong}"), &[], ""),
+            format!("--env (command line): '{wrong}' isn't NAME=VALUE.")
+        );
+    }
+}
+
+#[test]
+fn umasks_are_octal() {
+    for (text, mask) in [("0", 0), ("7", 7), ("022", 0o22), ("0o022", 0o22), ("777", 0o777)] {
+        assert_eq!(config(&format!("--umask {text}"), &[], "").umask, Some(mask), "{text}");
+    }
+    for wrong in ["8", "018", "0x12", "1000", "0o", "-1", "+7", "u=rwx", "77777777777777777777"] {
+        let sentence = error(&format!("--umask={wrong}"), &[], "");
+        assert_eq!(
+            sentence,
+            format!("--umask (command line): '{wrong}' isn't an octal number from 0 to 0o777, such as 0o022 or 007.")
+        );
+    }
+    assert!(error("--config x", &[], "umask = 0o22").contains("it must be a string, in quotes"));
+    assert!(error("--user=", &[], "").contains("'' is neither a name nor a number"));
+}
 
 #[test]
 fn every_flag_in_every_form() {
@@ -86,10 +168,10 @@ fn every_flag_in_every_form() {
     }
 }
 
-/// The four that have no value but their default, or aren't values, have tests of their own below.
+/// The three that have no value but their default, or aren't values, have tests of their own below.
 #[test]
 fn no_flag_is_forgotten() {
-    let apart = ["processes", "config", "version", "help"];
+    let apart = ["config", "version", "help"];
     for flag in FLAGS {
         let tested = EACH.iter().any(|(name, ..)| *name == flag.name);
         assert!(tested != apart.contains(&flag.name), "{}", flag.name);
@@ -97,22 +179,45 @@ fn no_flag_is_forgotten() {
 }
 
 #[test]
-fn processes_is_one_so_far() {
-    for (arguments, variables, file) in [
-        ("--processes 1", &[][..], ""),
-        ("", &[("HOOPSNAKE_PROCESSES", "1")][..], ""),
-        ("--config x", &[][..], "processes = 1"),
-    ] {
-        let found = config(arguments, variables, file);
-        assert_eq!(found.processes, 1);
-        assert_ne!(*found.origin("processes"), Origin::Default);
+fn the_queue_has_room_for_every_worker() {
+    assert_eq!(config("", &[], "").queue_requests(), 128);
+    assert_eq!(config("--workers 1000", &[], "").queue_requests(), 1000);
+    assert_eq!(config("--workers 16 --max-workers 1024", &[], "").queue_requests(), 1024);
+    assert_eq!(config("--workers 1000 --queue 5", &[], "").queue_requests(), 5);
+}
+
+#[test]
+fn prefixes_that_are_none() {
+    for wrong in ["/api", "/api=", "/api=+", "/api=x", "/api=+-5", "/api=1.5", "/api=100001", "/api=99999999999"] {
+        let sentence = error(&format!("--priority-prefix {wrong}"), &[], "");
+        assert!(
+            sentence.contains("doesn't end in = and a number from -100000 to 100000: write /api=+500"),
+            "{sentence}"
+        );
     }
+    for wrong in ["api=5", "=5"] {
+        let sentence = error(&format!("--priority-prefix {wrong}"), &[], "");
+        assert!(sentence.contains("doesn't begin with a slash: write /api=+500"), "{sentence}");
+    }
+    let many = vec!["/a=1"; limits::PRIORITY_PREFIXES_MAX + 1].join(",");
+    assert!(error(&format!("--priority-prefix {many}"), &[], "").contains("257 prefixes are too many: 256 at most"));
+    assert!(error("--priority maybe", &[], "").contains("isn't one of on, off"));
+    assert!(error("--queue 0", &[], "").contains("isn't a whole number from 1 to 262144"));
+}
+
+#[test]
+fn without_a_supervisor_there_is_one_process_and_nobody_replaces_it() {
+    assert!(config("--processes 4", &[], "").supervisor);
+    assert!(!config("--processes 4 --process 2", &[], "").supervisor);
     assert_eq!(
-        error("-processes 4", &[], ""),
-        "--processes (command line): '4' is too many, for Hoopsnake runs in one process only so far: set it to 1 or leave it \
-         out, and raise --workers instead."
+        error("--no-supervisor --processes 4", &[], ""),
+        "--processes (command line): '4' needs the supervisor, and --no-supervisor switches it off: leave one of them out."
     );
-    assert_eq!(error("", &[("HOOPSNAKE_PROCESSES", "0")], "").matches("'0' isn't 1").count(), 1);
+    for flag in ["preload", "max-requests=5", "max-requests-jitter=5", "max-worker-lifetime=5", "max-rss=1g"] {
+        let sentence = error(&format!("--no-supervisor --{flag}"), &[], "");
+        assert!(sentence.contains("needs the supervisor"), "{sentence}");
+    }
+    assert_eq!(error("", &[("HOOPSNAKE_PROCESSES", "0")], "").matches("whole number from 1").count(), 1);
 }
 
 #[test]
@@ -197,6 +302,7 @@ fn of_a_flag_given_twice_the_last_counts() {
 #[test]
 fn zero_is_what_an_operator_expects() {
     assert_eq!(config("--request-timeout 0", &[], "").request_timeout, Config::NO_LIMIT);
+    assert_eq!(config("--background-timeout 0", &[], "").background_timeout, Config::NO_LIMIT);
     assert_eq!(config("--keep-alive 0.0", &[], "").keep_alive, Duration::ZERO);
     assert_eq!(config("--graceful-timeout 0", &[], "").graceful_timeout, Duration::ZERO);
     for flag in ["header-timeout", "body-timeout", "send-timeout"] {
@@ -325,6 +431,15 @@ fn mistakes_in_the_file() {
     assert!(file::file(Path::new("x"), b"\xff").is_err_and(|error| error.sentence().contains("isn't UTF-8")));
     assert_eq!(config("--config x", &[], "\u{feff}workers = 3").workers, 3);
     assert!(config("--config x", &[], "pythonpath = []\n# nothing").pythonpath.is_empty());
+}
+
+#[test]
+fn a_pool_grows_and_does_not_begin_above_its_most() {
+    assert_eq!(config("--workers 8 --max-workers 8", &[], "").max_workers, Some(8));
+    assert_eq!(
+        error("--max-workers 8", &[], ""),
+        "--max-workers (command line): '8' is less than --workers, which is 16 (default): raise the one or lower the other."
+    );
 }
 
 #[test]

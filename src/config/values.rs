@@ -51,7 +51,13 @@ impl<'a> Values<'a> {
         self.parts(b':').filter(|part| !part.is_empty()).map(|part| PathBuf::from(OsStr::from_bytes(part))).collect()
     }
 
-    fn parts(self, separator: u8) -> impl Iterator<Item = &'a [u8]> {
+    /// Every text, and each of its lines; empty ones are left out.
+    pub fn lines(self) -> Vec<&'a OsStr> {
+        self.parts(b'\n').filter(|line| !line.is_empty()).map(OsStr::from_bytes).collect()
+    }
+
+    /// Every text, cut at `separator`.
+    pub fn parts(self, separator: u8) -> impl Iterator<Item = &'a [u8]> {
         self.0.iter().flat_map(move |text| text.as_bytes().split(move |byte| *byte == separator))
     }
 

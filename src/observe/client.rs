@@ -4,6 +4,15 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::config::Network;
 
+/// Who a request is from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Client {
+    /// Its address; `None` for a Unix socket's peer of which nobody has told anything.
+    pub address: Option<IpAddr>,
+    /// The address is that of a proxy, which has told nonsense about its client.
+    pub garbled: bool,
+}
+
 /// The client's address: the peer's, unless that is a trusted proxy. Then `X-Forwarded-For` (all its lines, joined by
 /// commas) is walked from the right, past trusted proxies, to the first address that isn't trusted: each proxy
 /// appends the peer it saw, so everything further left is the client's own claim. Where all are trusted it is the
@@ -14,18 +23,28 @@ use crate::config::Network;
 ///
 /// IPv4 addresses that came as IPv6 (`::ffff:192.0.2.1`, on a listener for both) are returned as IPv4.
 pub fn client_address(peer: Option<IpAddr>, forwarded_for: Option<&[u8]>, trusted: &[Network]) -> Option<IpAddr> {
+    client(peer, forwarded_for, trusted).address
+}
+
+/// As [`client_address`], and whether the walk ended at something that is no address.
+pub fn client(peer: Option<IpAddr>, forwarded_for: Option<&[u8]>, trusted: &[Network]) -> Client {
     let is_trusted = |client: Option<IpAddr>| match client {
         Some(address) => trusted.iter().any(|network| network.contains(address)),
         None => !trusted.is_empty(),
     };
     let mut client = peer.map(|address| address.to_canonical());
+    let mut garbled = false;
     let mut members = forwarded_for.unwrap_or_default().rsplit(|&byte| byte == b',').map(<[u8]>::trim_ascii);
     while is_trusted(client) {
         // Empty members of a list mean nothing (RFC 9110 §5.6.1.2).
-        let Some(address) = members.find(|member| !member.is_empty()).and_then(parse) else { break };
+        let Some(member) = members.find(|member| !member.is_empty()) else { break };
+        let Some(address) = parse(member) else {
+            garbled = true;
+            break;
+        };
         client = Some(address);
     }
-    client
+    Client { address: client, garbled }
 }
 
 /// An address as proxies write it: plain, in brackets, or with a port.
@@ -87,6 +106,14 @@ mod tests {
         // Empty members are no garbage.
         check("10.0.0.1", Some(""), "10.0.0.1");
         check("10.0.0.1", Some(" , ,198.51.100.1,, "), "198.51.100.1");
+    }
+
+    #[test]
+    fn nonsense_is_noticed_where_it_ends_the_walk() {
+        let garbled = |text: &str| client("10.0.0.1".parse().ok(), Some(text.as_bytes()), &proxies()).garbled;
+        assert!(garbled("unknown") && garbled("unknown, 10.0.0.2") && garbled("198.51.100.1,x"));
+        assert!(!garbled("") && !garbled("10.0.0.2") && !garbled("unknown, 198.51.100.1"));
+        assert!(!client("203.0.113.9".parse().ok(), Some(b"unknown"), &proxies()).garbled, "nobody listens to it");
     }
 
     proptest! {

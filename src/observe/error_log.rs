@@ -2,11 +2,11 @@
 //!
 //! `2026-11-21 03:04:05 +0000 [4711] [warning] the port is taken`
 //!
-//! The rest of the server calls `tracing`'s macros, from any thread; this is where their events go. No call waits: a
-//! thread writes ([`super::writer`]). Spans are not recorded.
+//! The rest of the server calls `tracing`'s macros, from any thread; this is where their events go. In a process that serves no
+//! call waits: a thread writes ([`super::writer`]). Before that thread is started, and after it has ended, whoever logs writes: so
+//! does a supervisor, which must have no threads when it forks. Spans are not recorded.
 
-use std::fs::File;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
@@ -15,17 +15,34 @@ use tracing::{Event, Metadata, Subscriber};
 
 use super::message::Message;
 pub use super::message::timestamp;
-use super::writer::{self, Log, LogWriter, Queue, Refused};
+use super::writer::{AtOnce, Log, LogWriter, Queue, Refused};
 use crate::config::{LogLevel, LogTarget};
 
 /// The running error log. Dropping the last handle to it writes what is queued, for a second at most.
 #[derive(Clone, Debug)]
 pub struct ErrorLog {
-    /// `None` when it is off, or has been shut down.
+    /// `None` when it is off, has no thread yet, or has been shut down.
     writer: Arc<Mutex<Option<LogWriter>>>,
+    target: LogTarget,
+    /// Where [`Lines`] finds the way to the thread.
+    queue: Arc<OnceLock<Queue>>,
 }
 
 impl ErrorLog {
+    /// Starts the thread that writes, so that from now on nobody waits. Threads don't survive fork(2): to be called in the process that
+    /// serves.
+    ///
+    /// # Errors
+    /// One sentence, when the target can't be opened or there can't be another thread.
+    pub fn start_writer(&self) -> Result<(), String> {
+        let Some(writer) = LogWriter::start(Log::Error, &self.target)? else { return Ok(()) };
+        // Set once only: a second thread would have nothing to write.
+        if self.queue.set(writer.queue()).is_ok() {
+            *self.lock() = Some(writer);
+        }
+        Ok(())
+    }
+
     /// Writes what is queued and ends the thread; false if that took longer than `timeout`. What is logged after
     /// this, last words, is written at once by whoever logs it.
     pub fn shutdown(&self, timeout: Duration) -> bool {
@@ -43,17 +60,19 @@ impl ErrorLog {
     }
 }
 
-/// Starts the error log: from now on `tracing`'s events of this level and above are written to the target.
+/// Begins the error log: from now on `tracing`'s events of this level and above are written to the target, by whoever logs until
+/// [`ErrorLog::start_writer`].
 ///
 /// # Errors
-/// One sentence, when the target can't be opened or when a log was started before in this process.
+/// One sentence, when the target can't be opened or when a log was begun before in this process.
 pub fn init(target: &LogTarget, level: LogLevel) -> Result<ErrorLog, String> {
-    let Some(writer) = LogWriter::start(Log::Error, target)? else { return Ok(ErrorLog { writer: Arc::default() }) };
-    let last_words = writer::open(Log::Error, target)?;
-    let lines = Lines { level: filter(level), queue: writer.queue(), last_words };
+    let queue = Arc::default();
+    let error_log = ErrorLog { writer: Arc::default(), target: target.clone(), queue: Arc::clone(&queue) };
+    let Some(at_once) = AtOnce::open(Log::Error, target)? else { return Ok(error_log) };
+    let lines = Lines { level: filter(level), queue, at_once: Some(at_once) };
     tracing::subscriber::set_global_default(lines)
         .map_err(|_| "--error-log: the log was started before in this process; start the server once".to_owned())?;
-    Ok(ErrorLog { writer: Arc::new(Mutex::new(Some(writer))) })
+    Ok(error_log)
 }
 
 const fn filter(level: LogLevel) -> LevelFilter {
@@ -68,9 +87,9 @@ const fn filter(level: LogLevel) -> LevelFilter {
 /// Makes lines of events.
 struct Lines {
     level: LevelFilter,
-    queue: Queue,
-    /// The target, for when the thread has ended.
-    last_words: Option<File>,
+    queue: Arc<OnceLock<Queue>>,
+    /// The target, for when there is no thread.
+    at_once: Option<AtOnce>,
 }
 
 impl Subscriber for Lines {
@@ -85,10 +104,13 @@ impl Subscriber for Lines {
     fn event(&self, event: &Event<'_>) {
         let mut line = Message::start(event.metadata().level());
         event.record(&mut line);
-        // Full: it is counted, and the writer tells of it.
-        if let (Err(Refused::Stopped(line)), Some(file)) = (self.queue.send(line.finish()), &self.last_words) {
-            // There is no other place left to say it.
-            let _ = writer::write_all(file, &line);
+        let refused = match self.queue.get() {
+            // Full: it is counted, and the writer tells of it.
+            Some(queue) => queue.send(line.finish()),
+            None => Err(Refused::Stopped(line.finish())),
+        };
+        if let (Err(Refused::Stopped(line)), Some(at_once)) = (refused, &self.at_once) {
+            at_once.write(&line);
         }
     }
 
@@ -118,7 +140,8 @@ pub(super) mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("error.log");
         let writer = LogWriter::start(Log::Error, &LogTarget::File(path.clone())).unwrap().unwrap();
-        let lines = Lines { level: filter(level), queue: writer.queue(), last_words: None };
+        let queue = OnceLock::from(writer.queue());
+        let lines = Lines { level: filter(level), queue: Arc::new(queue), at_once: None };
         tracing::subscriber::with_default(lines, act);
         assert!(writer.shutdown(Duration::from_secs(60)));
         std::fs::read_to_string(path).unwrap()
@@ -182,8 +205,8 @@ pub(super) mod tests {
         let directory = tempfile::tempdir().unwrap();
         let target = LogTarget::File(directory.path().join("error.log"));
         let writer = LogWriter::start(Log::Error, &target).unwrap().unwrap();
-        let last_words = writer::open(Log::Error, &target).unwrap();
-        let lines = Lines { level: LevelFilter::INFO, queue: writer.queue(), last_words };
+        let at_once = AtOnce::open(Log::Error, &target).unwrap();
+        let lines = Lines { level: LevelFilter::INFO, queue: Arc::new(OnceLock::from(writer.queue())), at_once };
         assert!(writer.shutdown(Duration::from_secs(60)));
         tracing::subscriber::with_default(lines, || tracing::error!("gone"));
         assert!(std::fs::read_to_string(directory.path().join("error.log")).unwrap().ends_with("[error] gone\n"));
@@ -193,7 +216,8 @@ pub(super) mod tests {
     fn a_target_that_is_not_read_never_blocks() {
         let (reader, target) = UnixStream::pair().unwrap();
         let writer = LogWriter::onto(Log::Error, target.into()).unwrap();
-        let lines = Lines { level: LevelFilter::INFO, queue: writer.queue(), last_words: None };
+        let queue = Arc::new(OnceLock::from(writer.queue()));
+        let lines = Lines { level: LevelFilter::INFO, queue, at_once: None };
         let mut sent = 0;
         tracing::subscriber::with_default(lines, || {
             while writer.dropped() == 0 {

@@ -1,4 +1,4 @@
-//! After a request: access log and error log. Nothing here makes a request wait: a log that can't be written loses
+//! After a request: access log, error log, figures. Nothing here makes a request wait: a log that can't be written loses
 //! lines, counts them, and says so.
 
 pub mod access_log;
@@ -6,4 +6,5 @@ pub mod calendar;
 pub mod client;
 pub mod error_log;
 mod message;
+pub mod status;
 pub mod writer;

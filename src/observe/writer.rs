@@ -6,15 +6,16 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use crossbeam::channel::{self, Receiver, Sender, TrySendError};
+use rustix::fs::FileType;
 
 use super::message;
 use crate::config::LogTarget;
@@ -26,6 +27,9 @@ use crate::reactor::clock::{self, Instant};
 
 /// Mode of a log file that is created, before the umask: it holds addresses, and perhaps secrets in query strings.
 const FILE_MODE: u32 = 0o640;
+
+/// Bytes that the kernel writes to a pipe without mixing them with another writer's (pipe(7), `PIPE_BUF`).
+const PIPE_BYTES_TOGETHER: usize = 4096;
 
 /// Which log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +52,14 @@ impl Log {
         match self {
             Log::Access => "--access-log",
             Log::Error => "--error-log",
+        }
+    }
+
+    /// Its stream when no file is named.
+    fn standard(self) -> BorrowedFd<'static> {
+        match self {
+            Log::Access => rustix::stdio::stdout(),
+            Log::Error => rustix::stdio::stderr(),
         }
     }
 
@@ -105,7 +117,7 @@ impl LogWriter {
     pub(super) fn onto(log: Log, target: std::os::fd::OwnedFd) -> io::Result<Self> {
         Self::spawn(Sink {
             log,
-            file: File::from(target),
+            file: Some(File::from(target)),
             path: None,
             checked_at: clock::now(),
             write_failed: false,
@@ -312,8 +324,9 @@ fn run(mut sink: Sink, incoming: &Receiver<Message>, give_back: &Sender<Vec<u8>>
 #[derive(Debug)]
 struct Sink {
     log: Log,
-    file: File,
-    /// Unless it is standard output or standard error.
+    /// `None`: standard output (access log) or standard error (error log), wherever it leads to by now: `--daemon` detaches it.
+    file: Option<File>,
+    /// The path of the file.
     path: Option<PathBuf>,
     /// When it was last looked whether `path` is still `file`.
     checked_at: Instant,
@@ -323,9 +336,20 @@ struct Sink {
     open_failed: bool,
 }
 
-/// The target, opened once more; `None` when it is off.
-pub(super) fn open(log: Log, target: &LogTarget) -> Result<Option<File>, String> {
-    Ok(Sink::open(log, target)?.map(|sink| sink.file))
+/// A log without a thread: whoever logs writes, and waits for it.
+#[derive(Debug)]
+pub(super) struct AtOnce(Mutex<Sink>);
+
+impl AtOnce {
+    /// Opens the target; `None` when it is off.
+    pub(super) fn open(log: Log, target: &LogTarget) -> Result<Option<Self>, String> {
+        Ok(Sink::open(log, target)?.map(|sink| Self(Mutex::new(sink))))
+    }
+
+    /// Writes whole lines.
+    pub(super) fn write(&self, lines: &[u8]) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(clock::now(), lines);
+    }
 }
 
 impl Sink {
@@ -333,14 +357,14 @@ impl Sink {
         let (file, path) = match target {
             LogTarget::Off => return Ok(None),
             LogTarget::Standard => {
-                let (copy, name) = match log {
-                    Log::Access => (io::stdout().as_fd().try_clone_to_owned(), "output"),
-                    Log::Error => (io::stderr().as_fd().try_clone_to_owned(), "error"),
+                let name = match log {
+                    Log::Access => "output",
+                    Log::Error => "error",
                 };
-                let copy = copy.map_err(|error| {
+                rustix::io::fcntl_getfd(log.standard()).map_err(|error| {
                     format!("{} -: standard {name} can't be used ({error}); name a file", log.flag())
                 })?;
-                (File::from(copy), None)
+                (None, None)
             }
             LogTarget::File(path) => {
                 // Absolute, since the working directory may change.
@@ -353,7 +377,7 @@ impl Sink {
                         path.display()
                     )
                 })?;
-                (file, Some(path))
+                (Some(file), Some(path))
             }
         };
         Ok(Some(Self { log, file, path, checked_at: clock::now(), write_failed: false, open_failed: false }))
@@ -362,7 +386,7 @@ impl Sink {
     /// Writes all of it, or gives the rest up and tells of it once per spell of failures.
     fn write(&mut self, now: Instant, lines: &[u8]) {
         self.follow_rotation(now);
-        match write_all(&self.file, lines) {
+        match self.write_lines(lines) {
             Ok(()) => self.write_failed = false,
             Err(_) if self.write_failed => {}
             Err(error) => {
@@ -370,6 +394,25 @@ impl Sink {
                 self.complain(&format!("can't be written ({error}); lines are lost until it can be written again"));
             }
         }
+    }
+
+    fn target(&self) -> BorrowedFd<'_> {
+        self.file.as_ref().map_or_else(|| self.log.standard(), AsFd::as_fd)
+    }
+
+    /// Into a pipe that several processes write to, no more at once than the kernel keeps together (pipe(7), `PIPE_BUF`), and whole
+    /// lines: they aren't torn apart by another process's. A file that is appended to needs no such care.
+    fn write_lines(&self, mut lines: &[u8]) -> io::Result<()> {
+        let pipe = lines.len() > PIPE_BYTES_TOGETHER
+            && rustix::fs::fstat(self.target()).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_fifo());
+        while pipe && lines.len() > PIPE_BYTES_TOGETHER {
+            let end = memchr::memrchr(b'\n', &lines[..PIPE_BYTES_TOGETHER])
+                .or_else(|| memchr::memchr(b'\n', lines))
+                .map_or(lines.len(), |at| at + 1);
+            write_all(self.target(), &lines[..end])?;
+            lines = &lines[end..];
+        }
+        write_all(self.target(), lines)
     }
 
     /// Opens the path anew if its file was moved away or removed, as logrotate does.
@@ -381,12 +424,13 @@ impl Sink {
         self.checked_at = now;
         let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
         let at_path = fs::metadata(path).map(identity).ok();
-        if at_path.is_some() && at_path == self.file.metadata().map(identity).ok() {
+        let open = self.file.as_ref().and_then(|file| file.metadata().map(identity).ok());
+        if at_path.is_some() && at_path == open {
             return;
         }
         match open_file(path) {
             Ok(file) => {
-                self.file = file;
+                self.file = Some(file);
                 self.open_failed = false;
             }
             Err(_) if self.open_failed => {}
@@ -424,9 +468,9 @@ fn open_file(path: &Path) -> io::Result<File> {
 }
 
 /// Writes all of it. A target that somebody else made non-blocking (a terminal or pipe is shared) is waited for.
-pub(super) fn write_all(mut file: &File, mut bytes: &[u8]) -> io::Result<()> {
+fn write_all(target: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
-        match file.write(bytes) {
+        match rustix::io::write(target, bytes).map_err(io::Error::from) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => bytes = &bytes[written..],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -559,9 +603,9 @@ mod tests {
             let mut full = Sink::open(Log::Access, &LogTarget::File("/dev/full".into())).unwrap().unwrap();
             full.write(now, b"lost\n");
             full.write(now, b"lost\n");
-            full.file = File::options().write(true).open("/dev/null").unwrap();
+            full.file = Some(File::options().write(true).open("/dev/null").unwrap());
             full.write(now, b"well\n");
-            full.file = File::options().write(true).open("/dev/full").unwrap();
+            full.file = Some(File::options().write(true).open("/dev/full").unwrap());
             full.write(now, b"lost\n");
         });
         assert_eq!(told.matches("--access-log /dev/full: can't be written").count(), 2, "{told}");
@@ -569,7 +613,7 @@ mod tests {
             let (reader, target) = UnixStream::pair().unwrap();
             drop(reader);
             let mut broken = Sink::open(Log::Access, &LogTarget::Standard).unwrap().unwrap();
-            broken.file = File::from(std::os::fd::OwnedFd::from(target));
+            broken.file = Some(File::from(std::os::fd::OwnedFd::from(target)));
             broken.write(now, b"lost\n");
             broken.write(now, b"lost\n");
         });

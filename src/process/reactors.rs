@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::bell::Ringer;
 use crate::observe::writer;
 use crate::reactor::epoll::Epoll;
 use crate::reactor::probe::Kind;
-use crate::reactor::ring::Ring;
+use crate::reactor::ring::{self, Ring};
 use crate::reactor::tokio_uring::TokioUring;
 use crate::reactor::{Driver, Waker, cpu};
 use crate::serve::exchange::{Mailbox, Message};
@@ -28,6 +29,8 @@ pub struct Plan {
     pub mailbox: Arc<Mailbox>,
     /// Where its access-log lines go.
     pub log: Option<writer::Handle>,
+    /// Whether other processes accept from the same listeners.
+    pub shared_listeners: bool,
 }
 
 /// What a reactor's thread reports.
@@ -43,6 +46,8 @@ enum Report {
 /// The running reactors of this process.
 pub struct Reactors {
     mailboxes: Vec<Arc<Mailbox>>,
+    /// Whether each has answered since it was last asked.
+    answered: Vec<Arc<AtomicBool>>,
     reports: Receiver<Report>,
     running: usize,
 }
@@ -55,9 +60,10 @@ impl Reactors {
     /// A sentence, when one of them can't start.
     pub fn start(kind: Kind, plans: Vec<Plan>, shared: &Arc<Shared>, ringers: Vec<Ringer>) -> Result<Self, String> {
         let (sender, reports) = unbounded();
-        let mut started = Self { mailboxes: Vec::new(), reports, running: 0 };
+        let mut started = Self { mailboxes: Vec::new(), answered: Vec::new(), reports, running: 0 };
         for (index, (plan, ringer)) in plans.into_iter().zip(ringers).enumerate() {
             started.mailboxes.push(Arc::clone(&plan.mailbox));
+            started.answered.push(Arc::new(AtomicBool::new(true)));
             let (shared, sender) = (Arc::clone(shared), sender.clone());
             thread::Builder::new()
                 .name(format!("hoopsnake-reactor-{}", index + 1))
@@ -84,10 +90,27 @@ impl Reactors {
 
     /// Leaves a message with every reactor.
     pub fn tell(&self, message: fn() -> Message) {
-        for mailbox in &self.mailboxes {
-            mailbox.post(message());
-            mailbox.wake();
+        tell(&self.mailboxes, message);
+    }
+
+    /// Something that tells every reactor to drain, from another thread.
+    pub fn drainer(&self) -> impl FnOnce() + Send + 'static {
+        let mailboxes = self.mailboxes.clone();
+        move || tell(&mailboxes, || Message::Drain)
+    }
+
+    /// Whether every reactor has answered since it was last asked; those that have are asked again.
+    pub fn are_well(&self) -> bool {
+        let mut all = true;
+        for (mailbox, answered) in self.mailboxes.iter().zip(&self.answered) {
+            if answered.swap(false, Ordering::Relaxed) {
+                mailbox.post(Message::Answer(Arc::clone(answered)));
+                mailbox.wake();
+            } else {
+                all = false;
+            }
         }
+        all
     }
 
     /// Whether every reactor has ended; waits for that at most `timeout`.
@@ -132,9 +155,17 @@ fn run(index: u16, kind: Kind, plan: Plan, shared: Arc<Shared>, ended: &Ended) {
         tracing::warn!("can't pin reactor {} to processor {core}; it runs unpinned", index + 1);
     }
     let waker = Arc::clone(&plan.mailbox.waker);
+    let shared_listeners = plan.shared_listeners;
+    let settings = ring::Settings { shared_listeners, ..Default::default() };
     let result = match kind {
-        Kind::Ring => drive(index, Ring::new(Default::default(), waker), plan, shared, ended),
-        Kind::Epoll => drive(index, Epoll::new(waker), plan, shared, ended),
+        Kind::Ring => drive(index, Ring::new(settings, waker), plan, shared, ended),
+        Kind::Epoll => drive(
+            index,
+            Epoll::new(waker).map(|driver| driver.with_shared_listeners(shared_listeners)),
+            plan,
+            shared,
+            ended,
+        ),
         Kind::TokioUring => drive(index, TokioUring::new(waker), plan, shared, ended),
     };
     if let Err(error) = result {
@@ -153,6 +184,14 @@ fn drive<D: Driver>(
     let reactor = Reactor::new(index, driver, shared, plan.mailbox, plan.listeners, plan.log);
     let _ = ended.sender.send(Report::Ready);
     reactor.run()
+}
+
+/// Leaves a message with the reactor of each mailbox.
+pub fn tell(mailboxes: &[Arc<Mailbox>], message: fn() -> Message) {
+    for mailbox in mailboxes {
+        mailbox.post(message());
+        mailbox.wake();
+    }
 }
 
 /// Mailboxes for `count` reactors.

@@ -53,6 +53,36 @@ pub fn thread_cpu() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
+/// CPU time all threads of the process have used (CLOCK_PROCESS_CPUTIME_ID: a system call that looks at every thread).
+pub fn process_cpu() -> Duration {
+    let time = read(libc::CLOCK_PROCESS_CPUTIME_ID);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// The clock that counts the CPU time of one thread, for other threads to read.
+#[derive(Clone, Copy, Debug)]
+pub struct CpuClock(libc::clockid_t);
+
+impl CpuClock {
+    /// That of the calling thread; `None` if the system has none.
+    #[expect(unsafe_code, reason = "the system floor: pthread_getcpuclockid has no safe wrapper in libc")]
+    pub fn of_this_thread() -> Option<Self> {
+        let mut clock = 0;
+        // SAFETY: the calling thread lives, and `clock` is a valid, writable integer for the duration of the call.
+        let status = unsafe { libc::pthread_getcpuclockid(libc::pthread_self(), &mut clock) };
+        (status == 0).then_some(Self(clock))
+    }
+
+    /// What it shows; `None` once its thread has ended.
+    #[expect(unsafe_code, reason = "the system floor: clock_gettime has no safe wrapper in libc")]
+    pub fn read(self) -> Option<Duration> {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: `time` is a valid, writable timespec for the duration of the call; the kernel checks the clock's number.
+        let status = unsafe { libc::clock_gettime(self.0, &mut time) };
+        (status == 0).then(|| Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
+    }
+}
+
 /// Seconds since 1970 (CLOCK_REALTIME_COARSE: up to 4 ms old, read without a system call).
 pub fn unix_seconds() -> u64 {
     read(libc::CLOCK_REALTIME_COARSE).tv_sec as u64

@@ -34,6 +34,8 @@ const ENDED: u32 = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) as u32;
 const READING: u32 = (libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
 /// And from the first time on that it had no room for a send.
 const WRITING: u32 = READING | libc::EPOLLOUT as u32;
+/// A listener is watched for this. Exclusive: of the processes that share it, one is woken for a connection. Kernel ≥ 4.5.
+const LISTENING: u32 = (libc::EPOLLIN | libc::EPOLLEXCLUSIVE) as u32;
 
 /// What a readiness event is about: the lowest byte of its data, under slot and generation.
 mod subject {
@@ -102,6 +104,8 @@ pub struct Epoll {
     /// Kept for the next vectored send.
     message: Option<Box<Message>>,
     in_flight: usize,
+    /// Whether other processes accept from the same listeners.
+    shared_listeners: bool,
     waker: Arc<Waker>,
 }
 
@@ -174,8 +178,17 @@ impl Epoll {
             buffer: vec![0; SHARED_BUFFER_BYTES].into_boxed_slice(),
             message: None,
             in_flight: 0,
+            shared_listeners: false,
             waker,
         })
+    }
+
+    /// Whether other processes accept from the same listeners: then connections are accepted one by one, and whoever has accepted goes to
+    /// the end of the socket's queue of waiters. Otherwise the first one there would be woken for each connection.
+    #[must_use]
+    pub fn with_shared_listeners(mut self, shared: bool) -> Self {
+        self.shared_listeners = shared;
+        self
     }
 
     /// The slot of a token; a slot's new generation starts afresh.
@@ -294,7 +307,16 @@ impl Epoll {
         let socket = self.listeners[index].socket;
         match socket::accept(socket) {
             Ok(connection) => {
-                if left > 1 {
+                if self.shared_listeners {
+                    let (data, events) = (data(token, subject::LISTENER), LISTENING);
+                    // A failure leaves the listener out of the set, as at the start: it is told, and armed again.
+                    let again = system::control(&self.epoll, libc::EPOLL_CTL_DEL, socket, 0, 0)
+                        .and_then(|()| system::control(&self.epoll, libc::EPOLL_CTL_ADD, socket, events, data));
+                    if let Err(error) = again {
+                        self.listeners.swap_remove(index);
+                        self.work.push_back(Work::Event(Event::AcceptEnded { listener: token, error }));
+                    }
+                } else if left > 1 {
                     self.work.push_back(Work::Accept(token, left - 1));
                 }
                 Some(Event::Accepted { listener: token, socket: connection })
@@ -349,10 +371,8 @@ impl Driver for Epoll {
     fn accept(&mut self, listener: RawFd, token: Token) {
         debug_assert!(self.listeners.iter().all(|known| known.token != token), "accepting already");
         self.in_flight += 1;
-        // Exclusive: of the processes that share a listener, one is woken for a connection. Kernel ≥ 4.5.
-        let events = (libc::EPOLLIN | libc::EPOLLEXCLUSIVE) as u32;
         let data = data(token, subject::LISTENER);
-        match system::control(&self.epoll, libc::EPOLL_CTL_ADD, listener, events, data) {
+        match system::control(&self.epoll, libc::EPOLL_CTL_ADD, listener, LISTENING, data) {
             Ok(()) => self.listeners.push(Listener { token, socket: listener }),
             Err(error) => self.work.push_back(Work::Event(Event::AcceptEnded { listener: token, error })),
         }

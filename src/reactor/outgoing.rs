@@ -91,6 +91,47 @@ impl Outgoing {
         self.segments.is_empty()
     }
 
+    /// Segments in it.
+    pub fn segments(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// Appends to `out` what the segments from number `from` on hold, without the first `skip` bytes of that. False, with `out` in
+    /// some state, if one of them is a file or if `out` would get longer than `bytes_max`.
+    pub fn copy_out(&self, from: usize, mut skip: usize, out: &mut Vec<u8>, bytes_max: usize) -> bool {
+        for segment in self.segments.iter().skip(from) {
+            let Some(bytes) = segment.memory() else { return false };
+            let bytes = &bytes[skip.min(bytes.len())..];
+            skip -= skip.min(segment.len() as usize);
+            if bytes.len() > bytes_max.saturating_sub(out.len()) {
+                return false;
+            }
+            out.extend_from_slice(bytes);
+        }
+        true
+    }
+
+    /// The first segment, if it is owned bytes of which nothing has been sent.
+    pub fn front_owned(&self) -> Option<&[u8]> {
+        match self.segments.front() {
+            Some(Segment::Bytes(bytes)) if self.at == 0 => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// Puts bytes into the first segment, before its byte number `at`, if it is owned bytes of which nothing has been sent and which
+    /// are as many. Whether it was possible.
+    pub fn insert_in_front(&mut self, at: usize, insert: &[u8]) -> bool {
+        match self.segments.front_mut() {
+            Some(Segment::Bytes(bytes)) if self.at == 0 && at <= bytes.len() => {
+                bytes.splice(at..at, insert.iter().copied());
+                self.remaining += insert.len() as u64;
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Bytes not sent yet.
     pub fn remaining(&self) -> u64 {
         self.remaining
@@ -172,6 +213,30 @@ impl Outgoing {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_in_it_can_be_copied_and_added_to() {
+        let mut outgoing = Outgoing::new();
+        for part in ["head", "body", "more"] {
+            outgoing.push(Segment::Bytes(part.as_bytes().to_vec()));
+        }
+        let copied = |outgoing: &Outgoing, from, skip, most| {
+            let mut out = Vec::new();
+            outgoing.copy_out(from, skip, &mut out, most).then_some(out)
+        };
+        assert_eq!(copied(&outgoing, 0, 0, 12), Some(b"headbodymore".to_vec()));
+        assert_eq!(copied(&outgoing, 0, 4, 8), Some(b"bodymore".to_vec()));
+        assert_eq!(copied(&outgoing, 0, 6, 8), Some(b"dymore".to_vec()));
+        assert_eq!(copied(&outgoing, 2, 0, 4), Some(b"more".to_vec()));
+        assert_eq!((copied(&outgoing, 0, 0, 11), copied(&outgoing, 3, 0, 0)), (None, Some(Vec::new())));
+        assert!(outgoing.insert_in_front(2, b"--") && !outgoing.insert_in_front(7, b""));
+        assert_eq!((outgoing.front_owned(), outgoing.remaining(), outgoing.segments()), (Some(&b"he--ad"[..]), 14, 3));
+        outgoing.advance(1);
+        assert!(!outgoing.insert_in_front(2, b"") && outgoing.front_owned().is_none());
+        let file = Arc::new(File::open("/proc/version").expect("a file"));
+        outgoing.push(Segment::File(FileRange { file, offset: 0, length: 5 }));
+        assert_eq!(copied(&outgoing, 0, 0, 100), None);
+    }
 
     #[test]
     fn what_remains_is_what_is_in_the_segments() {

@@ -81,6 +81,9 @@ pub struct Settings {
     pub flags: Flags,
     /// The best way of receiving to try.
     pub receive: Receive,
+    /// Whether other processes accept from the same listeners: then connections are accepted one by one, in turn. A multishot accept
+    /// stays at the head of the socket's queue of waiters, so that whoever came first would get all connections.
+    pub shared_listeners: bool,
 }
 
 impl Default for Settings {
@@ -91,6 +94,7 @@ impl Default for Settings {
             buffer_bytes: RECEIVE_BUFFER_BYTES,
             flags: Flags::Defer,
             receive: Receive::Multishot,
+            shared_listeners: false,
         }
     }
 }
@@ -206,6 +210,7 @@ pub struct Ring {
     registered: Option<u32>,
     flags: Flags,
     receive: Receive,
+    shared_listeners: bool,
     buffers: Option<Buffers>,
     /// For [`Receive::Readiness`], and for what is received in bulk.
     shared: Box<[u8]>,
@@ -285,6 +290,7 @@ impl Ring {
             registered: None,
             flags,
             receive,
+            shared_listeners: settings.shared_listeners,
             buffers,
             shared: vec![0; BULK_BUFFER_BYTES].into_boxed_slice(),
             bulk: VecDeque::new(),
@@ -449,7 +455,7 @@ impl Ring {
     fn arm_accept(&mut self, listener: RawFd, token: Token) {
         let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         // Multishot accept and buffer rings came with the same kernel (5.19).
-        let entry = if self.buffers.is_some() {
+        let entry = if self.buffers.is_some() && !self.shared_listeners {
             opcode::AcceptMulti::new(Fd(listener)).flags(flags).build()
         } else {
             opcode::Accept::new(Fd(listener), std::ptr::null_mut(), std::ptr::null_mut()).flags(flags).build()
@@ -568,8 +574,8 @@ impl Ring {
         true
     }
 
-    /// One recv(2) in bulk. A full buffer is followed by another one when the others had theirs; otherwise more is polled for, or, when only
-    /// little comes, left to a multishot receive again.
+    /// One recv(2) in bulk. A full buffer is followed by another one when the others had theirs; otherwise more is polled for, or, when
+    /// only little comes, left to a multishot receive again.
     fn bulk_step(&mut self, token: Token, polled: bool) -> Option<Event> {
         let slot = self.slots.get_mut(token.slot as usize).filter(|slot| slot.generation == token.generation)?;
         if slot.receiving != Receiving::Bulk {

@@ -404,7 +404,8 @@ fn a_reset_is_an_error<D: Driver>(driver: &mut D) {
 fn pausing_loses_nothing<D: Driver>(driver: &mut D) {
     let (ours, mut peer) = tcp_pair();
     let fd = ours.as_raw_fd();
-    let body = pattern(1 << 20);
+    // More than a kernel hands over at once, twice: what it has at hand when the pause comes isn't lost.
+    let body = pattern(4 << 20);
     let sent = body.clone();
     let writer = std::thread::spawn(move || {
         sent.chunks(1_777).for_each(|chunk| peer.write_all(chunk).unwrap());
@@ -847,4 +848,56 @@ suite! {
     ring_readiness = readiness();
     epoll = Epoll::new(Waker::shared().unwrap()).unwrap();
     tokio_uring = TokioUring::new(Waker::shared().unwrap()).unwrap();
+}
+
+/// How many of some connections, one after the other, each of two waiting drivers on the same listener accepts.
+fn shares<D: Driver>(make: impl Fn() -> io::Result<D> + Sync) -> [usize; 2] {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let accepted = [AtomicUsize::new(0), AtomicUsize::new(0)];
+    let sum = || accepted.iter().map(|count| count.load(Ordering::SeqCst)).sum::<usize>();
+    let (over, waiting) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for accepted in &accepted {
+            scope.spawn(|| {
+                let mut driver = make().unwrap();
+                driver.accept(listener.as_raw_fd(), LISTENER);
+                driver.turn(Some(Duration::ZERO)).unwrap();
+                waiting.fetch_add(1, Ordering::SeqCst);
+                while !over.load(Ordering::SeqCst) {
+                    driver.turn(Some(Duration::from_millis(20))).unwrap();
+                    while let Some(event) = driver.next_event() {
+                        assert!(matches!(event, Event::Accepted { .. }));
+                        accepted.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+            });
+        }
+        let mut clients = Vec::new();
+        while waiting.load(Ordering::SeqCst) < 2 {
+            std::thread::yield_now();
+        }
+        for connections in 1..=40 {
+            clients.push(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+            while sum() < connections {
+                std::thread::yield_now();
+            }
+        }
+        over.store(true, Ordering::SeqCst);
+    });
+    accepted.map(AtomicUsize::into_inner)
+}
+
+#[test]
+fn processes_that_share_a_listener_take_turns() {
+    let check = |name: &str, shares: [usize; 2]| {
+        assert!(shares.iter().all(|&share| share >= 10), "{name}: {shares:?} of 40");
+    };
+    let settings = Settings { shared_listeners: true, ..Settings::default() };
+    let ring = || Ring::new(settings, Waker::shared()?);
+    if ring().is_ok() {
+        check("ring", shares(ring));
+        check("tokio-uring", shares(|| TokioUring::new(Waker::shared()?)));
+    }
+    check("epoll", shares(|| Ok(Epoll::new(Waker::shared()?)?.with_shared_listeners(true))));
 }

@@ -16,6 +16,9 @@ use crate::limits;
 use crate::reactor::clock::Instant;
 use crate::reactor::{Driver, Token};
 
+/// How long a connection of a draining reactor may be idle.
+const DRAIN_IDLE: Duration = Duration::from_millis(limits::DRAIN_IDLE_MS);
+
 impl<D: Driver> Reactor<D> {
     /// Arms every listener whose pause is over.
     pub(super) fn accept_again(&mut self) {
@@ -25,6 +28,60 @@ impl<D: Driver> Reactor<D> {
                 let socket = listener.socket.as_ref().expect("only a listener that has ended has no socket");
                 self.driver.accept(socket.as_raw_fd(), listener_token(slot));
             }
+        }
+        self.look_aside();
+    }
+
+    /// Leaves new connections to other processes while this one's workers are stalled: whatever is accepted here would wait.
+    pub(super) fn yield_listeners(&mut self) {
+        if !self.shared.siblings || self.course != Course::Serving || !self.is_stalled() {
+            return;
+        }
+        for (slot, listener) in self.listeners.iter_mut().enumerate() {
+            if let (Accepting::Armed, Some(socket)) = (listener.state, &listener.socket) {
+                listener.state = Accepting::Yielding;
+                self.driver.cancel_accept(socket.as_raw_fd(), listener_token(slot));
+            }
+        }
+    }
+
+    /// Whether requests wait, and none was taken for [`limits::STALLED_MS`] of that.
+    fn is_stalled(&mut self) -> bool {
+        let Some(taken) = self.shared.pool.last_taken(self.now) else {
+            self.waiting = None;
+            return false;
+        };
+        let (since, before) = *self.waiting.get_or_insert((self.now, taken));
+        if before != taken {
+            self.waiting = Some((self.now, taken));
+            return false;
+        }
+        self.now.since(since) >= Duration::from_millis(limits::STALLED_MS)
+    }
+
+    /// Looks after the listeners that were left to others: accepts what they haven't taken (they may be stalled as well), and everything
+    /// again when the workers go on.
+    fn look_aside(&mut self) {
+        if !self.listeners.iter().any(|listener| matches!(listener.state, Accepting::Aside(until) if until <= self.now))
+        {
+            return;
+        }
+        let stalled = self.is_stalled();
+        for slot in 0..self.listeners.len() {
+            let listener = &mut self.listeners[slot];
+            let (Accepting::Aside(until), Some(socket)) = (listener.state, &listener.socket) else { continue };
+            if until > self.now {
+                continue;
+            }
+            if !stalled {
+                listener.state = Accepting::Armed;
+                self.driver.accept(socket.as_raw_fd(), listener_token(slot));
+                continue;
+            }
+            let left: Vec<OwnedFd> =
+                std::iter::from_fn(|| accept_queued(socket)).take(limits::ACCEPTS_ASIDE_MAX).collect();
+            listener.state = Accepting::Aside(self.now + Duration::from_millis(limits::ACCEPT_ASIDE_MS));
+            left.into_iter().for_each(|connection| self.accepted(listener_token(slot), connection));
         }
     }
 
@@ -40,6 +97,7 @@ impl<D: Driver> Reactor<D> {
         }
         let token = Token { slot: slot as u32, generation: self.generations[slot] };
         self.connections.insert(Connection::new(socket, token, index, peer));
+        self.figures.accepted += 1;
         self.entered(token);
         self.rearm(token);
     }
@@ -47,6 +105,11 @@ impl<D: Driver> Reactor<D> {
     pub(super) fn accept_ended(&mut self, token: Token, error: &io::Error) {
         let slot = token.slot as usize;
         if self.course == Course::Serving {
+            if self.listeners[slot].state == Accepting::Yielding && error.raw_os_error() == Some(libc::ECANCELED) {
+                self.listeners[slot].state =
+                    Accepting::Aside(self.now + Duration::from_millis(limits::ACCEPT_ASIDE_MS));
+                return;
+            }
             // Out of descriptors or memory: connections already accepted must come to an end first.
             tracing::warn!(
                 "can't accept connections: {error}; trying again in {} ms (raise the limit on open files, `ulimit -n`, if this stays)",
@@ -64,9 +127,10 @@ impl<D: Driver> Reactor<D> {
         let listener = &mut self.listeners[token.slot as usize];
         listener.state = Accepting::Ended;
         let Some(socket) = listener.socket.take() else { return };
+        let takes = self.course == Course::Draining && !self.leaves_queue;
         // What the kernel has queued was promised an answer; what comes in meanwhile was not.
         for _ in 0..limits::LISTEN_BACKLOG {
-            let queued = if self.course == Course::Draining { accept_queued(&socket) } else { None };
+            let queued = if takes { accept_queued(&socket) } else { None };
             let Some(connection) = queued else { return };
             self.accepted(token, connection);
         }
@@ -79,15 +143,18 @@ impl<D: Driver> Reactor<D> {
 
     /// A connection has entered a phase, or made progress in it: its deadline moves.
     pub(super) fn entered(&mut self, token: Token) {
-        let (now, timeouts) = (self.now, self.shared.settings.timeouts);
+        let (now, timeouts, draining) = (self.now, self.shared.settings.timeouts, self.course != Course::Serving);
         let Some(connection) = self.get(token) else { return };
         connection.deadline = deadline(connection, now, &timeouts);
+        if draining && connection.is_between_requests() {
+            connection.deadline = connection.deadline.min(now + DRAIN_IDLE);
+        }
         self.watch(token);
     }
 
     /// Sees to it that the timer wheel looks at the connection no later than its deadline. Deadlines that move away,
     /// the common case, cost nothing: the wheel finds out when it gets there.
-    fn watch(&mut self, token: Token) {
+    pub(super) fn watch(&mut self, token: Token) {
         let Some(connection) = self.get(token) else { return };
         if connection.deadline == Instant::NEVER {
             return;
@@ -121,9 +188,12 @@ impl<D: Driver> Reactor<D> {
                 connection.deadline = at;
                 self.watch(token);
             }
+            // It has reached the kernel while a drain was waiting for it.
+            Expired::Close if self.course == Course::Draining && self.has_request(token) => self.entered(token),
             Expired::Close => self.close(token),
             Expired::RequestTimeout => self.refuse(token, Refusal::Timeout, None),
             Expired::GatewayTimeout => self.gateway_timeout(token),
+            Expired::Parked => self.parked_long_enough(token),
         }
     }
 
@@ -144,7 +214,7 @@ impl<D: Driver> Reactor<D> {
         }
     }
 
-    /// Stops accepting; idle connections are closed, the others finish what they have.
+    /// Stops accepting; connections that have been idle for a while are closed, the others finish what they have.
     pub(super) fn drain(&mut self) {
         if self.course != Course::Serving {
             return;
@@ -152,17 +222,29 @@ impl<D: Driver> Reactor<D> {
         self.course = Course::Draining;
         self.shared.pool.set_draining();
         self.end_accepting();
-        let idle: Vec<Token> = self
+        let (now, keep_alive) = (self.now, self.shared.settings.timeouts.keep_alive);
+        let idle: Vec<(Token, Duration)> = self
             .connections
             .iter()
-            // One that was just accepted may have a request on its way; the header time-out is its limit. A request that has
-            // reached the kernel already is answered.
-            .filter(|(_, connection)| connection.is_between_requests() && !has_unread(&connection.socket))
-            .map(|(_, connection)| connection.token)
+            // One that was just accepted may have a request on its way; the header time-out is its limit.
+            .filter(|(_, connection)| connection.is_between_requests())
+            .map(|(_, connection)| (connection.token, keep_alive.saturating_sub(connection.deadline.since(now))))
             .collect();
-        for token in idle {
-            self.close(token);
+        for (token, idle) in idle {
+            if idle >= DRAIN_IDLE && !self.has_request(token) {
+                self.close(token);
+            } else if let Some(connection) = self.get(token) {
+                connection.deadline = now + DRAIN_IDLE.saturating_sub(idle);
+                self.watch(token);
+            }
         }
+        self.refuse_all_held();
+        self.end_parking();
+    }
+
+    /// Whether a request that nobody has received lies in the kernel: it is answered.
+    fn has_request(&mut self, token: Token) -> bool {
+        self.get(token).is_some_and(|connection| connection.is_between_requests() && has_unread(&connection.socket))
     }
 
     /// Closes everything.
@@ -179,8 +261,8 @@ impl<D: Driver> Reactor<D> {
         for slot in 0..self.listeners.len() {
             match (self.listeners[slot].state, &self.listeners[slot].socket) {
                 (Accepting::Armed, Some(socket)) => self.driver.cancel_accept(socket.as_raw_fd(), listener_token(slot)),
-                (Accepting::Backoff(_), _) => self.end_listener(listener_token(slot)),
-                (Accepting::Armed, None) | (Accepting::Ended, _) => {}
+                (Accepting::Backoff(_) | Accepting::Aside(_), _) => self.end_listener(listener_token(slot)),
+                (Accepting::Armed, None) | (Accepting::Yielding | Accepting::Ended, _) => {}
             }
         }
     }
@@ -207,6 +289,7 @@ impl<D: Driver> Reactor<D> {
             self.recycle(queued);
         }
         self.abandon(phase);
+        self.let_go(token);
         let connection = &mut self.connections[token.slot as usize];
         let socket = SockRef::from(&connection.socket);
         if reset {
@@ -231,7 +314,8 @@ impl<D: Driver> Reactor<D> {
     /// Lets go of what a phase that is cut short has.
     fn abandon(&mut self, phase: Phase) {
         match phase {
-            Phase::Waiting { link, .. } => self.cancel(&link),
+            Phase::Waiting { link, .. } => self.leave(&link),
+            Phase::Parked { exchange, place, .. } => self.abandon_parked(exchange, place),
             Phase::Body { exchange, store, .. } => {
                 self.discard(store);
                 self.give(exchange);

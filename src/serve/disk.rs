@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 
@@ -22,6 +23,7 @@ enum Job {
     Write { answer: Answer, spool: Spool },
     Warm { answer: Answer, file: Arc<File>, offset: u64, length: u64 },
     Close(Arc<File>),
+    Work { answer: Arc<Mailbox>, work: Box<dyn FnOnce() -> Message + Send> },
 }
 
 /// Where the answer to a job goes.
@@ -62,6 +64,11 @@ impl Disk {
         self.submit(Job::Close(file));
     }
 
+    /// Does what may wait for a disk; answered with the message it returns.
+    pub fn work(&self, mailbox: &Arc<Mailbox>, work: Box<dyn FnOnce() -> Message + Send>) {
+        self.submit(Job::Work { answer: Arc::clone(mailbox), work });
+    }
+
     fn submit(&self, job: Job) {
         self.jobs.send(job).expect("the thread lives as long as a handle does");
     }
@@ -87,6 +94,16 @@ impl Job {
                 answer.give(Message::Warmed(answer.token));
             }
             Job::Close(file) => drop(file),
+            Job::Work { answer, work } => {
+                match catch_unwind(AssertUnwindSafe(work)) {
+                    Ok(message) => {
+                        answer.post(message);
+                        answer.wake();
+                    }
+                    // Its request is told 504 in time.
+                    Err(_) => tracing::error!("a bug in hoopsnake was hit on the disk thread (see the panic above)"),
+                }
+            }
         }
     }
 }

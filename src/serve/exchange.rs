@@ -14,9 +14,13 @@ use std::time::Duration;
 use crossbeam::queue::SegQueue;
 
 use crate::limits;
+use crate::observe::client::Client;
 use crate::reactor::clock::Instant;
 use crate::reactor::{Outgoing, Segment, Token, Waker};
 use crate::serve::http1::Head;
+use crate::serve::park::Notice;
+use crate::serve::queue::cost::Route;
+use crate::serve::queue::formula::Asking;
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +71,57 @@ pub enum End {
     Abort,
 }
 
+/// What the application told the server itself, in fields of its response that the client doesn't get.
+///
+/// A name that comes twice: lists are joined with `, `; of the others the first counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Special {
+    /// `X-Sendfile`: a path in the file system. Only taken when `--sendfile-root` is given.
+    pub sendfile: Option<Vec<u8>>,
+    /// `X-Accel-Redirect`: a path to be looked up in the static maps. Only taken when `--static-map` is given.
+    pub accel_redirect: Option<Vec<u8>>,
+    /// `X-WSGo-Park`: channels, a list. Never there in the response to a request that is run again after it was parked.
+    pub park: Option<Vec<u8>>,
+    /// `X-WSGo-Park-Timeout`: seconds and action.
+    pub park_timeout: Option<Vec<u8>>,
+    /// `X-WSGo-Park-Arg`.
+    pub park_arg: Option<Vec<u8>>,
+    /// `X-WSGo-Block`: seconds.
+    pub block: Option<Vec<u8>>,
+    /// `X-WSGo-Vary-Cookies`: names of cookies, a list.
+    pub vary_cookies: Option<Vec<u8>>,
+}
+
+impl Special {
+    /// Whether the response is made by the reactor, and the application's body goes nowhere. The reply's `outgoing` then holds one
+    /// segment: status line and field lines as the application gave them, without Date, Server, Connection, framing and the
+    /// blank line (unless the application set Date or Server itself).
+    pub fn replaces(&self) -> bool {
+        self.sendfile.is_some() || self.accel_redirect.is_some() || self.park.is_some()
+    }
+
+    /// Bytes of all values.
+    pub fn bytes(&self) -> usize {
+        let Self { sendfile, accel_redirect, park, park_timeout, park_arg, block, vary_cookies } = self;
+        let values = [sendfile, accel_redirect, park, park_timeout, park_arg, block, vary_cookies];
+        values.into_iter().flatten().map(Vec::len).sum()
+    }
+
+    /// Forgets what would park the request.
+    pub fn forget_park(&mut self) {
+        (self.park, self.park_timeout, self.park_arg) = (None, None, None);
+    }
+}
+
+/// Why the queue gives a request back that nobody has run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TurnedAway {
+    /// Too many waited, and it was worth least: 504.
+    Evicted,
+    /// All had waited too long (`--shed`): 503 with Retry-After.
+    Shed,
+}
+
 /// A response, or the first part of one.
 #[derive(Default)]
 pub struct Reply {
@@ -76,6 +131,10 @@ pub struct Reply {
     pub outgoing: Box<Outgoing>,
     /// The emptied buffer of an earlier response, for the worker to write this one into.
     pub spare: Vec<u8>,
+    /// Bytes of the head, with its blank line, at the start of the first segment of `outgoing`; 0 when [`Special::replaces`].
+    pub head_bytes: usize,
+    /// What the application told the server, if anything.
+    pub special: Option<Box<Special>>,
     /// How it ends.
     pub end: End,
     /// Whether the connection may go on after it.
@@ -108,6 +167,22 @@ pub struct Exchange {
     pub queued: Instant,
     /// When the client is told 504 (queued + `--request-timeout`).
     pub deadline: Instant,
+    /// Who is asking; once that was worked out.
+    pub client: Option<Client>,
+    /// What it is worth to the queue.
+    pub asking: Asking,
+    /// Its route, when costs are learned.
+    pub route: Route,
+    /// What it was worth when it left the queue, for the log; 0 before that.
+    pub priority: i32,
+    /// Why the queue gave it back, if it did.
+    pub turned_away: Option<TurnedAway>,
+    /// The last notice to parked requests before it was started.
+    pub since: u64,
+    /// What it is told when it is run again after it was parked.
+    pub park_arg: Option<Arc<[u8]>>,
+    /// It was parked before and is run again: it can't be parked any more.
+    pub retried: bool,
     /// What both sides see.
     pub link: Arc<Link>,
     /// The answer.
@@ -126,6 +201,14 @@ impl Default for Exchange {
             received: Instant::default(),
             queued: Instant::default(),
             deadline: Instant::default(),
+            client: None,
+            asking: Asking::default(),
+            route: Route::default(),
+            priority: 0,
+            turned_away: None,
+            since: 0,
+            park_arg: None,
+            retried: false,
             link: Arc::default(),
             reply: Reply::default(),
         }
@@ -136,8 +219,15 @@ impl Exchange {
     /// Makes it ready for another request. Nothing of the last one is left, least of all a [`Link`] that somebody still holds.
     fn reset(&mut self) {
         self.body = Body::Empty;
+        self.client = None;
+        self.priority = 0;
+        self.turned_away = None;
+        self.park_arg = None;
+        self.retried = false;
         self.reply.outgoing.clear();
         self.reply.status = 0;
+        self.reply.head_bytes = 0;
+        self.reply.special = None;
         self.reply.end = End::Complete;
         self.reply.body_bytes = 0;
         self.reply.worker = 0;
@@ -187,12 +277,18 @@ impl Exchanges {
 pub struct Link {
     /// When a worker began to run the request, in nanoseconds of [`Instant`]; 0 while it waits in the queue.
     started: AtomicU64,
+    /// Index + 1 of that worker.
+    worker: AtomicU32,
+    /// Whether the request has its line in the access log.
+    logged: AtomicBool,
     /// The client has closed its side. It may still read (a half-closed connection), so the response is sent all the same.
     disconnected: AtomicBool,
     /// The connection is gone, or the client was told that the request timed out: nothing is of use any more.
     cancelled: AtomicBool,
     /// The status the client was told by the reactor while a worker had the request; 0 for none.
     answered: AtomicU16,
+    /// Number of what the reactor's cache waits for this response with; 0 for nothing.
+    ticket: AtomicU64,
     segments: SegQueue<Segment>,
     /// Bytes in `segments` and in the reactor's hands that are not sent yet.
     buffered: AtomicUsize,
@@ -203,6 +299,8 @@ pub struct Link {
     waiting: AtomicU32,
     /// Body bytes streamed through here (for the log).
     body_bytes: AtomicUsize,
+    /// The request's number in the queue, while it is there.
+    number: AtomicU32,
 }
 
 const END_OPEN: u8 = 0;
@@ -213,15 +311,19 @@ impl Default for Link {
     fn default() -> Self {
         Self {
             started: AtomicU64::new(0),
+            worker: AtomicU32::new(0),
+            logged: AtomicBool::new(false),
             disconnected: AtomicBool::new(false),
             cancelled: AtomicBool::new(false),
             answered: AtomicU16::new(0),
+            ticket: AtomicU64::new(0),
             segments: SegQueue::new(),
             buffered: AtomicUsize::new(0),
             end: AtomicU8::new(END_OPEN),
             announced: AtomicBool::new(false),
             waiting: AtomicU32::new(0),
             body_bytes: AtomicUsize::new(0),
+            number: AtomicU32::new(0),
         }
     }
 }
@@ -230,15 +332,28 @@ impl Link {
     /// Back to the state of a new one; nothing is allocated or freed in the common case.
     fn reset(&mut self) {
         *self.started.get_mut() = 0;
+        *self.worker.get_mut() = 0;
+        *self.logged.get_mut() = false;
         *self.disconnected.get_mut() = false;
         *self.cancelled.get_mut() = false;
         *self.answered.get_mut() = 0;
+        *self.ticket.get_mut() = 0;
         *self.buffered.get_mut() = 0;
         *self.end.get_mut() = END_OPEN;
         *self.announced.get_mut() = false;
         *self.waiting.get_mut() = 0;
         *self.body_bytes.get_mut() = 0;
         while self.segments.pop().is_some() {}
+    }
+
+    /// Whoever has the queue's lock: the request has this number in it.
+    pub fn set_number(&self, number: u32) {
+        self.number.store(number, Ordering::Relaxed);
+    }
+
+    /// Whoever has the queue's lock: the number the request has had in it. By now it may be another's.
+    pub fn number(&self) -> u32 {
+        self.number.load(Ordering::Relaxed)
     }
 
     /// Worker: begins to run the request.
@@ -252,6 +367,26 @@ impl Link {
             0 => None,
             nanoseconds => Some(Instant::from_nanos(nanoseconds)),
         }
+    }
+
+    /// Worker, before [`Link::start`]: which one it is.
+    pub fn set_worker(&self, index: u32) {
+        self.worker.store(index + 1, Ordering::Release);
+    }
+
+    /// The index of the worker that runs the request, if one does or did.
+    pub fn worker(&self) -> Option<u32> {
+        self.worker.load(Ordering::Acquire).checked_sub(1)
+    }
+
+    /// Reactor: the access log has its line.
+    pub fn set_logged(&self) {
+        self.logged.store(true, Ordering::Relaxed);
+    }
+
+    /// Reactor: whether the access log has its line.
+    pub fn is_logged(&self) -> bool {
+        self.logged.load(Ordering::Relaxed)
     }
 
     /// Reactor: the client has closed its side of the connection.
@@ -272,6 +407,16 @@ impl Link {
     /// Reactor: what it has answered, if it has.
     pub fn answered(&self) -> Option<u16> {
         Some(self.answered.load(Ordering::Relaxed)).filter(|status| *status != 0)
+    }
+
+    /// Reactor: its cache waits for the response.
+    pub fn set_ticket(&self, ticket: u64) {
+        self.ticket.store(ticket, Ordering::Relaxed);
+    }
+
+    /// Reactor: with what its cache waits, 0 if it doesn't.
+    pub fn ticket(&self) -> u64 {
+        self.ticket.load(Ordering::Relaxed)
     }
 
     /// Reactor: counts bytes that reached it beside the queue (the first part of a streaming response).
@@ -364,6 +509,19 @@ impl Link {
     }
 }
 
+/// What became of a request that others have waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Landing {
+    /// Its answer is stored.
+    Stored,
+    /// Its answer isn't for the others.
+    Passing,
+    /// The application has failed with this status.
+    Failed(u16),
+    /// Nobody has seen an answer: it was given up before there was one.
+    Abandoned,
+}
+
 /// What other threads tell a reactor.
 pub enum Message {
     /// A response, or its first part.
@@ -381,10 +539,22 @@ pub enum Message {
     },
     /// The disk thread has read ahead what this connection is to send next.
     Warmed(Token),
+    /// The disk thread has searched for a file; the reactor knows where the result lies.
+    Found,
+    /// What requests of this reactor wait for, by this name, is there or won't come.
+    Landed(u64, Landing),
+    /// It has begun to come in pieces.
+    Begun(u64),
+    /// Something was announced to parked requests.
+    Notice(Arc<Notice>),
     /// Stop accepting, finish what is in flight, then end.
     Drain,
+    /// The same, but what the kernel has queued is left to other processes: this one couldn't serve it.
+    Withdraw,
     /// Close everything and end.
     Stop,
+    /// Set this, as a sign that the reactor turns.
+    Answer(Arc<AtomicBool>),
 }
 
 impl Message {
@@ -393,7 +563,14 @@ impl Message {
         match self {
             Message::Reply(exchange) => Some(exchange.token),
             Message::Stream(token) | Message::Spooled { token, .. } | Message::Warmed(token) => Some(*token),
-            Message::Drain | Message::Stop => None,
+            Message::Landed(..)
+            | Message::Begun(_)
+            | Message::Found
+            | Message::Notice(_)
+            | Message::Drain
+            | Message::Withdraw
+            | Message::Stop
+            | Message::Answer(_) => None,
         }
     }
 }
@@ -477,21 +654,29 @@ mod tests {
         exchange.body = Body::Memory(b"secret".to_vec());
         exchange.reply.status = 200;
         exchange.reply.end = End::Abort;
+        exchange.reply.head_bytes = 7;
+        exchange.reply.special = Some(Box::default());
+        exchange.retried = true;
         exchange.reply.outgoing.push(segment(b"secret"));
         let link = &exchange.link;
         link.push(segment(b"secret"), 6);
         link.start(Instant::from_nanos(5));
+        link.set_worker(4);
+        link.set_logged();
         link.finish(End::Abort);
         link.set_disconnected();
         link.set_waiting(3);
         link.answer(504);
+        link.set_ticket(9);
         link.cancel();
         exchanges.give(exchange);
         let exchange = exchanges.take();
         assert!(exchange.body.is_empty() && exchange.reply.outgoing.is_empty());
         assert_eq!((exchange.reply.status, exchange.reply.end), (0, End::Complete));
+        assert_eq!((exchange.reply.head_bytes, exchange.reply.special.is_none(), exchange.retried), (0, true, false));
         let (link, mut outgoing) = (&exchange.link, Outgoing::new());
         assert_eq!((link.started(), link.answered(), link.take_waiting()), (None, None, None));
+        assert_eq!((link.worker(), link.is_logged(), link.ticket()), (None, false, 0));
         assert!(!link.is_disconnected());
         assert_eq!((link.buffered(), link.body_bytes(), link.collect(&mut outgoing)), (0, 0, None));
         assert!(outgoing.is_empty());

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::conn::{After, BodyStore, Ended, Feed, Phase, feed, input_ended, store_body};
 use super::exchange::{Body, Exchange, Link};
 use super::http1::{Refusal, Version, encode};
+use super::responses::{CLIENT_CLOSED_REQUEST, client_of};
 use super::{Course, Reactor};
 use crate::reactor::{Buffer, Driver, Outgoing, Segment, Token, clock};
 
@@ -157,10 +158,14 @@ impl<D: Driver> Reactor<D> {
         }
     }
 
-    /// Gives a complete request to the workers.
-    fn submit(&mut self, token: Token, mut exchange: Box<Exchange>) {
+    /// A request is complete: it is answered here if it can be, otherwise by a worker.
+    pub(super) fn submit(&mut self, token: Token, mut exchange: Box<Exchange>) {
         let (now, index, timeouts) = (self.now, self.index, self.shared.settings.timeouts);
         let draining = self.course != Course::Serving;
+        let Some(peer) = self.get(token).map(|connection| connection.peer) else { return };
+        if exchange.client.is_none() {
+            exchange.client = Some(client_of(peer, &exchange.head, &self.shared.trusted_proxies));
+        }
         let Some(connection) = self.get(token) else { return };
         if draining || timeouts.keep_alive.is_zero() || connection.is_exhausted() {
             exchange.head.keep_alive = false;
@@ -168,12 +173,38 @@ impl<D: Driver> Reactor<D> {
         exchange.reactor = index;
         exchange.token = token;
         exchange.listener = connection.listener;
-        exchange.peer = connection.peer;
+        exchange.peer = peer;
         exchange.queued = now;
         exchange.deadline = now + timeouts.request;
+        if exchange.retried {
+            // It was for the application the first time.
+            self.await_answer(token, &exchange);
+            return self.give_to_pool(exchange);
+        }
+        self.figures.requests += 1;
+        let given_back = self.let_through(token, exchange).and_then(|exchange| self.serve_file(token, exchange));
+        match given_back {
+            Some(exchange) => self.not_a_file(token, exchange),
+            None => self.only_workers_traffic = false,
+        }
+    }
+
+    /// A request that isn't for a file: the cache has the answer, or the application.
+    pub(super) fn not_a_file(&mut self, token: Token, exchange: Box<Exchange>) {
+        let Some(exchange) = self.try_cache(token, exchange, None) else {
+            // Answered here, or waiting for another one's answer: that is a worker's.
+            return;
+        };
+        self.await_answer(token, &exchange);
+        self.give_to_pool(exchange);
+    }
+
+    /// Makes the connection wait for somebody's answer.
+    pub(super) fn await_answer(&mut self, token: Token, exchange: &Exchange) {
+        let Some(connection) = self.get(token) else { return };
         connection.phase = Phase::Waiting {
             link: Arc::clone(&exchange.link),
-            queued: now,
+            queued: exchange.queued,
             head_only: exchange.head.get(exchange.head.method) == b"HEAD",
             version: exchange.head.version,
             keep_alive: exchange.head.keep_alive,
@@ -181,16 +212,13 @@ impl<D: Driver> Reactor<D> {
         if connection.ended {
             exchange.link.set_disconnected();
         }
+        self.entered(token);
+    }
+
+    /// Puts a request that is waited for into the workers' queue.
+    pub(super) fn give_to_pool(&mut self, exchange: Box<Exchange>) {
         self.submitted = true;
-        match self.shared.pool.submit(exchange) {
-            Ok(()) => self.entered(token),
-            Err(mut exchange) => {
-                exchange.reply.status = 503;
-                self.log_exchange(&exchange);
-                self.answer(token, 503, "the server has too many requests waiting", "Retry-After: 1\r\n");
-                self.give(exchange);
-            }
-        }
+        self.shared.pool.submit(exchange);
     }
 
     /// Answers a refused request and ends the connection.
@@ -201,6 +229,7 @@ impl<D: Driver> Reactor<D> {
             let blank = self.exchanges.take_blank(self.now);
             return self.refuse(token, refusal, Some(blank));
         };
+        self.figures.refused += 1;
         tracing::debug!("a request was refused with {}: {}", refusal.status(), refusal.detail());
         let head_only = self.conclude(token, found, refusal.status());
         let mut bytes = Vec::with_capacity(256);
@@ -239,13 +268,40 @@ impl<D: Driver> Reactor<D> {
             return self.unavailable(token);
         };
         let link = Arc::clone(link);
+        if self.refuse_held(token) || self.waits_no_more(token) || self.stale_in_time(token, &link) {
+            return;
+        }
         let sentence = match link.started() {
             Some(_) => "the application took too long",
             None => "no worker was free in time",
         };
         link.answer(504);
-        self.cancel(&link);
+        if link.started().is_some() {
+            self.log_unanswered(&link, 504);
+        } else {
+            self.figures.queue_timeouts += 1;
+        }
+        self.leave(&link);
         self.answer(token, 504, sentence, "");
+    }
+
+    /// Nobody waits any more for a request that was given to the workers. One that is still in the queue leaves it at once; the log
+    /// gets what the client was told.
+    pub(super) fn leave(&mut self, link: &Arc<Link>) {
+        self.cancel(link);
+        if link.started().is_some() {
+            if self.is_draining() && !link.is_logged() {
+                // It may come back when nobody is here any more to log it.
+                self.log_unanswered(link, link.answered().unwrap_or(CLIENT_CLOSED_REQUEST));
+            }
+            return;
+        }
+        if let Some(exchange) = self.shared.pool.withdraw(link, self.now) {
+            let Some(mut exchange) = self.reply_passes(exchange) else { return };
+            exchange.reply.status = link.answered().unwrap_or(CLIENT_CLOSED_REQUEST);
+            self.log_exchange(&exchange);
+            self.give(exchange);
+        }
     }
 
     /// Answers, in place of a worker, a request that is [`Phase::Waiting`].
@@ -255,7 +311,11 @@ impl<D: Driver> Reactor<D> {
         let Phase::Waiting { head_only, version, keep_alive, .. } = connection.phase else { return };
         let text = format!("{status} {}: {sentence}\n", encode::reason(status));
         let mut bytes = Vec::with_capacity(256);
-        encode::plain_response(&mut bytes, status, &text, extra, &date, keep_alive, version, head_only);
+        if status == 204 {
+            encode::empty_response(&mut bytes, &date, keep_alive, version);
+        } else {
+            encode::plain_response(&mut bytes, status, &text, extra, &date, keep_alive, version, head_only);
+        }
         let linger = !connection.ended;
         let after = if keep_alive { After::KeepAlive } else { After::Close { linger } };
         self.respond(token, bytes, after);
@@ -309,6 +369,7 @@ impl<D: Driver> Reactor<D> {
 
     /// Takes an exchange back.
     pub(super) fn give(&mut self, mut exchange: Box<Exchange>) {
+        self.forget_ticket(&exchange);
         if let Body::File(file, _) = std::mem::take(&mut exchange.body) {
             self.shared.disk.discard(Arc::new(file));
         }

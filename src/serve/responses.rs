@@ -1,44 +1,55 @@
 //! The way out: from a worker's reply to bytes in the kernel's hands, and a line in the log.
 
 use std::io;
-use std::net::{IpAddr, Shutdown};
+use std::net::Shutdown;
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::SockRef;
 
+use super::Reactor;
 use super::conn::{After, Phase};
-use super::exchange::{End, Exchange, Peer};
-use super::http1::Head;
-use super::{Course, Reactor};
+use super::exchange::{End, Exchange, Link, Peer, Special, TurnedAway};
+use super::http1::{Field, Head};
 use crate::config::Network;
 use crate::limits;
 use crate::observe::access_log::Line;
-use crate::observe::client::client_address;
+use crate::observe::client::{Client, client};
 use crate::reactor::{Driver, Outgoing, Token, clock, file};
 
 /// How long a line of the access log may wait for company.
 const LOG_DELAY: Duration = Duration::from_millis(200);
 /// nginx's code, for the log only, for a client that left before there was an answer.
-const CLIENT_CLOSED_REQUEST: u16 = 499;
+pub(super) const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 impl<D: Driver> Reactor<D> {
     /// A worker has answered.
-    pub(super) fn reply(&mut self, mut exchange: Box<Exchange>) {
-        let token = exchange.token;
-        let awaited = self.get(token).is_some_and(|connection| {
-            matches!(&connection.phase, Phase::Waiting { link, .. } if std::sync::Arc::ptr_eq(link, &exchange.link))
-        });
-        if !awaited {
-            // The client has gone, or was told 504: the log gets what it was told.
-            exchange.reply.status = exchange.link.answered().unwrap_or(CLIENT_CLOSED_REQUEST);
-            self.log_exchange(&exchange);
-            self.give(exchange);
+    pub(super) fn reply(&mut self, exchange: Box<Exchange>) {
+        self.block_as_told(&exchange);
+        let Some(exchange) = self.reply_passes(exchange) else { return };
+        if !self.is_awaited(&exchange) {
+            self.unwanted(exchange);
             return;
         }
         if exchange.reply.status == 0 {
             self.unanswered(exchange);
             return;
         }
+        let names_a_file = |special: &Special| special.sendfile.is_some() || special.accel_redirect.is_some();
+        if exchange.reply.special.as_deref().is_some_and(names_a_file) {
+            self.send_named(exchange);
+            return;
+        }
+        if exchange.reply.special.as_deref().is_some_and(|special| special.park.is_some()) {
+            self.park(exchange);
+            return;
+        }
+        self.begin_response(exchange);
+    }
+
+    /// Sends the reply of a request whose connection has nothing else to send.
+    pub(super) fn begin_response(&mut self, mut exchange: Box<Exchange>) {
+        let token = exchange.token;
         let mut outgoing = self.outgoing();
         std::mem::swap(&mut *outgoing, &mut *exchange.reply.outgoing);
         let connection = &mut self.connections[token.slot as usize];
@@ -57,22 +68,34 @@ impl<D: Driver> Reactor<D> {
         self.rearm(token);
     }
 
+    /// An answer that nobody waits for: the client has gone, or was told 504. The log gets what it was told, unless it has that already.
+    pub(super) fn unwanted(&mut self, mut exchange: Box<Exchange>) {
+        exchange.reply.status = exchange.link.answered().unwrap_or(CLIENT_CLOSED_REQUEST);
+        if !exchange.link.is_logged() {
+            self.log_exchange(&exchange);
+        }
+        self.give(exchange);
+    }
+
     /// A worker has given a request back without an answer.
-    fn unanswered(&mut self, mut exchange: Box<Exchange>) {
+    pub(super) fn unanswered(&mut self, mut exchange: Box<Exchange>) {
         let token = exchange.token;
-        let (status, sentence) = match exchange.link.started() {
-            None => (504, "no worker was free in time"),
-            Some(_) => (500, "the request could not be run"),
+        let (status, sentence, extra) = match (exchange.turned_away, exchange.link.started()) {
+            (Some(TurnedAway::Evicted), _) => (504, "too many requests were waiting", ""),
+            (Some(TurnedAway::Shed), _) => (503, "the server has more to do than it can", "Retry-After: 1\r\n"),
+            (None, None) => (504, "no worker was free in time", ""),
+            (None, Some(_)) => (500, "the request could not be run", ""),
         };
+        self.figures.drops += u64::from(exchange.turned_away.is_some());
         exchange.reply.status = status;
         self.log_exchange(&exchange);
         self.give(exchange);
-        self.answer(token, status, sentence, "");
+        self.answer(token, status, sentence, extra);
     }
 
     /// A streaming response has more.
     pub(super) fn stream(&mut self, token: Token) {
-        let Some(connection) = self.get(token) else { return };
+        let Some(connection) = self.get(token) else { return self.refresh_streams(token) };
         if !connection.sending && connection.queued.is_none() {
             self.all_sent(token);
         }
@@ -92,13 +115,14 @@ impl<D: Driver> Reactor<D> {
             outgoing.clear();
             self.recycle(outgoing);
             self.all_sent(token);
-        } else if let Some(range) = outgoing.front_file()
-            && let length = range.length.min(limits::SENDFILE_STEP_BYTES as u64)
-            && !file::is_resident(&range.file, range.offset, length)
-        {
+        } else if let Some((file, offset, length)) = outgoing.front_file().and_then(|range| {
+            let length = range.length.min(limits::SENDFILE_STEP_BYTES as u64);
+            let resident = file::is_resident(&range.file, range.offset, length);
+            (!resident).then(|| (range.file.clone(), range.offset, length))
+        }) {
             connection.disk_jobs += 1;
             connection.warming = true;
-            self.shared.disk.warm(&self.mailbox, token, range.file.clone(), range.offset, length);
+            self.shared.disk.warm(&self.mailbox, token, file, offset, length);
             connection.queued = Some(outgoing);
         } else {
             connection.sending = true;
@@ -130,9 +154,11 @@ impl<D: Driver> Reactor<D> {
             return;
         };
         connection.sending = false;
+        let sent = *result.as_ref().unwrap_or(&0) as u64;
         let closing = matches!(connection.phase, Phase::Closing);
         // Nothing is queued behind a response. What was sent then doesn't count as part of one, and isn't followed by parts of one.
         let interim = connection.queued.is_some();
+        self.figures.bytes_sent += sent;
         match result {
             Ok(bytes) if !closing => {
                 let whole = bytes as u64 == outgoing.remaining();
@@ -194,11 +220,16 @@ impl<D: Driver> Reactor<D> {
         if *after != After::Stream {
             return;
         }
-        match exchange.link.collect(outgoing) {
+        let (before, ticket) = (outgoing.segments(), exchange.link.ticket());
+        let end = exchange.link.collect(outgoing);
+        match end {
             Some(End::Complete) if exchange.reply.keep_alive && !exhausted => *after = After::KeepAlive,
             Some(End::Complete) => *after = After::Close { linger: false },
             Some(End::Abort) => *after = After::Cut,
             Some(End::Streaming) | None => {}
+        }
+        if ticket != 0 {
+            self.gather(token, outgoing, before, end);
         }
     }
 
@@ -233,7 +264,6 @@ impl<D: Driver> Reactor<D> {
     }
 
     fn finish_response(&mut self, token: Token, after: After) {
-        let draining = self.course != Course::Serving;
         let Some(connection) = self.get(token) else { return };
         let Phase::Responding { exchange, .. } = std::mem::replace(&mut connection.phase, Phase::Idle) else { return };
         let (ended, pipelined) = (connection.ended, !connection.pending.is_empty());
@@ -242,8 +272,9 @@ impl<D: Driver> Reactor<D> {
             self.give(exchange);
         }
         match after {
-            // A client that has ended its side may have sent requests before that, and still read.
-            After::KeepAlive if pipelined || !(ended || draining) => {
+            // A client that has ended its side may have sent requests before that, and still read. One that was told that its
+            // connection stays, before a drain began, may be sending the next already.
+            After::KeepAlive if pipelined || !ended => {
                 if pipelined {
                     self.ready.push_back(token);
                 }
@@ -284,45 +315,60 @@ impl<D: Driver> Reactor<D> {
 
     /// One line in the access log for a request that was answered.
     pub(super) fn log_exchange(&mut self, exchange: &Exchange) {
+        self.log_line(exchange, exchange.reply.status, exchange.reply.worker);
+    }
+
+    /// The line of a request that its worker still runs, and may never give back. If it can't be seen just now, it is logged when it
+    /// comes back.
+    pub(super) fn log_unanswered(&mut self, link: &Arc<Link>, status: u16) {
+        let shared = Arc::clone(&self.shared);
+        if shared.pool.look_at(link, |exchange, worker| self.log_line(exchange, status, worker)) {
+            link.set_logged();
+        }
+    }
+
+    fn log_line(&mut self, exchange: &Exchange, status: u16, worker: u32) {
+        #[cfg(test)]
+        self.logged.push((
+            String::from_utf8_lossy(exchange.head.find(b"user-agent").unwrap_or_default()).into_owned(),
+            status,
+        ));
         let (Some(log), now) = (&mut self.log, self.now) else { return };
         self.log_due.get_or_insert(now + LOG_DELAY);
         let head = &exchange.head;
-        let client = client_of(exchange.peer, head, &self.shared.trusted_proxies);
+        let client = exchange.client.unwrap_or_else(|| client_of(exchange.peer, head, &self.shared.trusted_proxies));
         let line = Line {
-            client,
+            client: client.address,
             process: self.shared.process,
-            worker: exchange.reply.worker,
+            worker,
             method: head.get(head.method),
             target: head.get(head.target),
             version: head.version.as_str().as_bytes(),
-            status: exchange.reply.status,
-            referer: field(head, b"referer"),
-            user_agent: field(head, b"user-agent"),
+            status,
+            referer: head.find(b"referer"),
+            user_agent: head.find(b"user-agent"),
             wall: self.now.since(exchange.received),
             cpu: exchange.reply.cpu,
-            priority: 0,
+            priority: exchange.priority,
         };
         let time = self.log_time.at(clock::unix_seconds(), clock::local_offset);
         line.append(time, log.line_buffer());
     }
 }
 
-/// The first field of this name (lower case).
-fn field<'a>(head: &'a Head, name: &[u8]) -> Option<&'a [u8]> {
-    head.fields.iter().find(|field| head.get(field.name).eq_ignore_ascii_case(name)).map(|field| head.get(field.value))
-}
-
-fn client_of(peer: Peer, head: &Head, trusted: &[Network]) -> Option<IpAddr> {
+/// Who a request is from: worked out once for each.
+pub(super) fn client_of(peer: Peer, head: &Head, trusted: &[Network]) -> Client {
     let peer = match peer {
         Peer::Tcp(address, _) => Some(address),
         Peer::Unix => None,
     };
-    let mut lines = head.fields.iter().filter(|field| head.get(field.name).eq_ignore_ascii_case(b"x-forwarded-for"));
-    let Some(first) = lines.next() else { return peer };
+    let named = |field: &&Field| head.get(field.name).eq_ignore_ascii_case(b"x-forwarded-for");
+    let mut lines = head.fields.iter().filter(named);
+    let Some(first) = lines.next() else { return client(peer, None, trusted) };
     let mut joined = head.get(first.value).to_vec();
     for line in lines {
         joined.push(b',');
         joined.extend_from_slice(head.get(line.value));
     }
-    client_address(peer, Some(&joined), trusted)
+    client(peer, Some(&joined), trusted)
 }

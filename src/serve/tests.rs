@@ -9,13 +9,18 @@ use proptest::prelude::*;
 
 use super::conn::{After, Phase, Timeouts, is_full};
 use super::disk::Played;
-use super::exchange::{End, Exchange, Link};
+use super::exchange::{Body, End, Exchange, Link, Special};
 use super::http1::HeadLimits;
+use super::park::Action;
+use super::queue::rules::Rules;
 use super::wsgi::{ListenerInfo, PoolSettings};
 use super::*;
 use crate::limits;
 use crate::reactor::scripted::Scripted;
 use crate::reactor::{FileRange, Segment, Waker};
+
+mod blocking;
+mod caching;
 
 const LISTENER: Token = Token { slot: 0, generation: 0 };
 const GET: &[u8] = b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -35,6 +40,7 @@ struct Room {
     reactor: Reactor<Scripted>,
     pool: Arc<Pool>,
     mailbox: Arc<Mailbox>,
+    notifier: Arc<Notifier>,
     disk: Played,
     now: Instant,
     /// The other ends, kept open.
@@ -45,16 +51,30 @@ struct Room {
 
 impl Room {
     fn new() -> Self {
+        Self::with(None, None, Vec::new())
+    }
+
+    fn with_files(files: Option<local::files::Settings>) -> Self {
+        Self::with(files, None, Vec::new())
+    }
+
+    fn with(files: Option<local::files::Settings>, cache: Option<Arc<Cache>>, trusted_proxies: Vec<Network>) -> Self {
         let mailbox = Arc::new(Mailbox { queue: Default::default(), waker: Waker::shared().unwrap() });
+        let notifier = Arc::new(Notifier::new(vec![Arc::clone(&mailbox)], None));
         let pool = Pool::new(
             PoolSettings {
                 workers: 1,
+                max_workers: 1,
                 request_timeout: TIMEOUTS.request,
                 measure_cpu: false,
                 multiprocess: false,
                 listeners: vec![ListenerInfo::unix()],
                 trusted_proxies: Vec::new(),
                 header_underscores: false,
+                queue: Rules::default(),
+                notifier: Arc::clone(&notifier),
+                sendfile: false,
+                accel: false,
                 driver: Scripted::NAME,
             },
             vec![Arc::clone(&mailbox)],
@@ -62,14 +82,24 @@ impl Room {
         let (handle, disk) = Played::new();
         let head = HeadLimits { request_line_bytes_max: 1024, head_bytes_max: 4096, fields_max: limits::FIELDS_MAX };
         let settings = Settings { head, request_body_bytes_max: 8 << 20, timeouts: TIMEOUTS };
-        let shared =
-            Shared { settings, pool: Arc::clone(&pool), disk: handle, process: 1, trusted_proxies: Vec::new() };
+        let shared = Shared {
+            settings,
+            files: files.map(Arc::new),
+            pool: Arc::clone(&pool),
+            notifier: Arc::clone(&notifier),
+            disk: handle,
+            process: 1,
+            siblings: false,
+            trusted_proxies,
+            cache,
+            blocking: Blocking::default(),
+        };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let driver = Scripted::new(Arc::clone(&mailbox.waker)).unwrap();
         let reactor = Reactor::new(0, driver, Arc::new(shared), Arc::clone(&mailbox), vec![(listener.into(), 0)], None);
         let now = reactor.now;
-        Self { reactor, pool, mailbox, disk, now, peers: Vec::new(), links: Vec::new() }
+        Self { reactor, pool, mailbox, notifier, disk, now, peers: Vec::new(), links: Vec::new() }
     }
 
     /// Handles what has happened, and what follows from that.
@@ -83,13 +113,17 @@ impl Room {
 
     /// What is true of every connection whenever the reactor has nothing to do.
     fn check(&self) {
+        let is_parked = |phase: &Phase| matches!(phase, Phase::Parked { place: Some(_), .. });
+        let parked = self.reactor.connections.iter().filter(|(_, connection)| is_parked(&connection.phase)).count();
+        assert_eq!((self.notifier.parked(), self.reactor.parking.len()), (parked, parked));
         for (_, connection) in &self.reactor.connections {
             let closing = matches!(connection.phase, Phase::Closing);
             let wanted = !connection.ended && !closing && !is_full(connection);
             assert_eq!(connection.receiving, wanted, "{}", name(&connection.phase));
             assert_eq!(self.reactor.driver.is_receiving(connection.token), wanted);
             assert_eq!(self.reactor.driver.is_sending(connection.token), connection.sending);
-            assert!(closing || connection.timer.is_some_and(|timer| timer <= connection.deadline), "a timer will look");
+            let timed = connection.timer.is_some_and(|timer| timer <= connection.deadline);
+            assert!(closing || timed || connection.deadline == Instant::NEVER, "a timer will look");
             assert!(!closing || connection.is_busy(), "a closed connection is removed");
             assert!(!matches!(connection.phase, Phase::Idle) || connection.pending.is_empty(), "nothing is forgotten");
             if let Phase::Responding { exchange: Some(exchange), after: After::Stream } = &connection.phase {
@@ -232,6 +266,7 @@ fn name(phase: &Phase) -> &'static str {
         Phase::Head { .. } => "head",
         Phase::Body { .. } => "body",
         Phase::Waiting { .. } => "waiting",
+        Phase::Parked { .. } => "parked",
         Phase::Responding { .. } => "responding",
         Phase::Lingering { .. } => "lingering",
         Phase::Closing => "closing",
@@ -248,6 +283,7 @@ enum At {
     /// The body is complete, but not on its disk.
     Storing,
     Waiting,
+    Parked,
     Sending,
     Streaming,
     /// What is to be sent is being read ahead.
@@ -280,6 +316,10 @@ impl At {
                 let exchange = room.ask(token);
                 return (room, token, Some(exchange));
             }
+            At::Parked => {
+                let exchange = room.ask(token);
+                room.park(exchange, "a, b", "100 http-504");
+            }
             At::Sending | At::Closing => {
                 let exchange = room.ask(token);
                 room.answer(exchange, End::Complete, RESPONSE);
@@ -309,6 +349,23 @@ impl At {
 }
 
 impl Room {
+    /// A worker gives a request back to be parked.
+    fn park(&mut self, mut exchange: Box<Exchange>, channels: &str, timeout: &str) {
+        let special = Special {
+            park: Some(channels.into()),
+            park_timeout: Some(timeout.into()),
+            park_arg: Some(b"late".to_vec()),
+            ..Special::default()
+        };
+        exchange.reply.special = Some(Box::new(special));
+        self.answer(exchange, End::Complete, RESPONSE);
+    }
+
+    fn notify(&mut self, channels: &str, action: Action, arg: &str) {
+        self.notifier.notify(channels, action, arg);
+        self.step();
+    }
+
     fn ask(&mut self, token: Token) -> Box<Exchange> {
         assert!(self.bytes(token, GET));
         self.take().unwrap()
@@ -328,6 +385,9 @@ enum Happens {
     Disk,
     Drain,
     Stop,
+    Notice(Action),
+    /// On another channel.
+    OtherNotice,
 }
 
 impl Happens {
@@ -356,6 +416,8 @@ impl Happens {
             }
             Happens::Drain => room.post(Message::Drain),
             Happens::Stop => room.post(Message::Stop),
+            Happens::Notice(action) => room.notify("x, b", action, "arg"),
+            Happens::OtherNotice => room.notify("x", Action::Disconnect, ""),
         }
     }
 }
@@ -383,7 +445,7 @@ fn every_event_in_every_phase() {
         At::Kept,
         &[(Bytes, "waiting"), (EndOfStream, "gone"), (Reset, "gone"), (Timer, "gone"), (StaleReply, "idle")],
     );
-    check(At::Kept, &[(Stream, "idle"), (Disk, "idle"), (Drain, "gone"), (Stop, "gone")]);
+    check(At::Kept, &[(Stream, "idle"), (Disk, "idle"), (Drain, "idle"), (Stop, "gone")]);
     check(At::Head, &[(Bytes, "responding"), (EndOfStream, "responding"), (Reset, "gone"), (Timer, "responding")]);
     check(At::Head, &[(StaleReply, "head"), (Stream, "head"), (Disk, "head"), (Drain, "head"), (Stop, "gone")]);
     check(At::Body, &[(Bytes, "waiting"), (EndOfStream, "responding"), (Reset, "gone"), (Timer, "responding")]);
@@ -396,6 +458,12 @@ fn every_event_in_every_phase() {
     check(At::Waiting, &[(Bytes, "waiting"), (EndOfStream, "waiting"), (Reset, "gone"), (Timer, "responding")]);
     check(At::Waiting, &[(Reply, "responding"), (StaleReply, "waiting"), (Stream, "waiting"), (Drain, "waiting")]);
     check(At::Waiting, &[(Disk, "waiting"), (Stop, "gone")]);
+    check(At::Waiting, &[(Notice(Action::Retry), "waiting"), (OtherNotice, "waiting")]);
+    check(At::Parked, &[(Bytes, "parked"), (EndOfStream, "gone"), (Reset, "gone"), (Timer, "responding")]);
+    check(At::Parked, &[(StaleReply, "parked"), (Stream, "parked"), (Drain, "responding"), (Stop, "gone")]);
+    check(At::Parked, &[(Notice(Action::Retry), "waiting"), (Notice(Action::Disconnect), "gone")]);
+    check(At::Parked, &[(Notice(Action::NoContent), "responding"), (Notice(Action::GatewayTimeout), "responding")]);
+    check(At::Parked, &[(OtherNotice, "parked"), (Disk, "parked")]);
     check(At::Sending, &[(Bytes, "responding"), (EndOfStream, "responding"), (Reset, "closing"), (Timer, "closing")]);
     check(At::Sending, &[(StaleReply, "responding"), (Stream, "responding"), (Drain, "responding"), (Stop, "closing")]);
     check(At::Streaming, &[(Bytes, "responding"), (EndOfStream, "responding"), (Reset, "gone"), (Timer, "responding")]);
@@ -409,6 +477,160 @@ fn every_event_in_every_phase() {
     check(At::Lingering, &[(StaleReply, "lingering"), (Stream, "lingering"), (Drain, "lingering"), (Stop, "gone")]);
     check(At::Closing, &[(Bytes, "closing"), (EndOfStream, "closing"), (Reset, "closing"), (Timer, "closing")]);
     check(At::Closing, &[(StaleReply, "closing"), (Stream, "closing"), (Drain, "closing"), (Stop, "closing")]);
+}
+
+/// A worker takes a request that is run again.
+fn again(room: &mut Room) -> (Box<Exchange>, String) {
+    let exchange = room.take().expect("it is in the queue");
+    assert!(exchange.retried && exchange.link.started().is_none() && !exchange.link.is_cancelled());
+    let arg = String::from_utf8(exchange.park_arg.as_ref().unwrap().to_vec()).unwrap();
+    (exchange, arg)
+}
+
+#[test]
+fn a_woken_request_is_run_again_with_its_body_and_answered() {
+    let mut room = Room::new();
+    let token = room.open();
+    room.bytes(token, b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello");
+    let exchange = room.take().unwrap();
+    room.park(exchange, "a", "1 http-204");
+    assert_eq!(room.notifier.parked(), 1);
+    room.notify("a", Action::Retry, "news");
+    let (exchange, arg) = again(&mut room);
+    let Body::Memory(body) = &exchange.body else { panic!("its body") };
+    assert_eq!((&arg[..], &body[..], exchange.head.get(exchange.head.path)), ("news", &b"hello"[..], &b"/x"[..]));
+    room.pass(Duration::from_secs(5));
+    assert_eq!(room.phase(token), "waiting", "its time in the queue is counted anew");
+    room.answer(exchange, End::Complete, RESPONSE);
+    assert_eq!(room.take_up_all(token), RESPONSE);
+    assert_eq!((room.phase(token), room.notifier.parked()), ("idle", 0));
+    room.stop();
+}
+
+#[test]
+fn the_time_of_a_parked_request_ends_as_it_was_told() {
+    let ends = |timeout: &str, before: u64, expected: &[u8]| {
+        let mut room = Room::new();
+        let token = room.open();
+        let exchange = room.ask(token);
+        room.park(exchange, "a", timeout);
+        room.pass(Duration::from_secs(before - 1));
+        assert_eq!(room.phase(token), "parked", "{timeout}");
+        room.pass(Duration::from_secs(2));
+        let heard = room.take_up_all(token);
+        assert!(heard.starts_with(expected), "{timeout}: {}", heard.escape_ascii());
+        (room, token)
+    };
+    let (mut room, token) = ends("30 http-204", 30, b"HTTP/1.1 204 No Content\r\nDate: ");
+    assert_eq!(room.phase(token), "idle");
+    let (mut room, token) = ends("3000 http-504", 3000, b"HTTP/1.1 504 Gateway Timeout\r\n");
+    assert_eq!(room.phase(token), "idle");
+    let (mut room, token) = ends("30 disconnect", 30, b"");
+    assert_eq!(room.phase(token), "gone");
+    let (mut room, token) = ends("30 retry", 30, b"");
+    assert_eq!((room.phase(token), &again(&mut room).1[..]), ("waiting", "late"));
+    ends("30 nonsense", 7200, b"HTTP/1.1 204 No Content\r\n");
+}
+
+#[test]
+fn a_notice_that_comes_before_the_request_is_parked_isn_t_lost() {
+    let mut room = Room::new();
+    let token = room.open();
+    room.notify("a", Action::Disconnect, "of old");
+    let mut exchange = room.ask(token);
+    exchange.since = room.notifier.latest();
+    room.notify("b", Action::GatewayTimeout, "");
+    room.notify("a", Action::Retry, "just now");
+    room.notify("a", Action::Disconnect, "too late");
+    room.park(exchange, "a", "5 http-204");
+    assert_eq!(again(&mut room).1, "just now");
+    assert_eq!(room.notifier.parked(), 0);
+    room.stop();
+}
+
+#[test]
+fn a_notice_older_than_the_request_does_not_concern_it() {
+    let mut room = Room::new();
+    let token = room.open();
+    let mut exchange = room.ask(token);
+    // Its reactor reads of it only when the request, started later, is parked.
+    room.notifier.notify("a", Action::Disconnect, "");
+    exchange.since = room.notifier.latest();
+    let notice = room.mailbox.queue.pop().unwrap();
+    room.park(exchange, "a", "5 http-204");
+    room.post(notice);
+    assert_eq!(room.phase(token), "parked");
+    room.stop();
+}
+
+#[test]
+fn a_drain_ends_parking_and_runs_again_what_asked_for_that() {
+    let mut room = Room::new();
+    let (first, second) = (room.open(), room.open());
+    for (token, timeout) in [(first, "500 http-504"), (second, "500 retry")] {
+        let exchange = room.ask(token);
+        room.park(exchange, "a", timeout);
+    }
+    room.post(Message::Drain);
+    let heard = String::from_utf8(room.take_up_all(first)).unwrap();
+    assert!(heard.starts_with("HTTP/1.1 504 ") && heard.contains("\r\nConnection: close\r\n"), "{heard}");
+    room.end_of_stream(first);
+    let (exchange, _) = again(&mut room);
+    assert!(!exchange.head.keep_alive);
+    room.answer(exchange, End::Complete, RESPONSE);
+    room.take_up_all(second);
+    room.end_of_stream(second);
+    room.has_ended();
+}
+
+#[test]
+fn a_request_parked_during_a_drain_waits_for_nothing() {
+    let mut room = Room::new();
+    let token = room.open();
+    let exchange = room.ask(token);
+    room.post(Message::Drain);
+    room.park(exchange, "a", "500 http-204");
+    assert!(room.take_up_all(token).starts_with(b"HTTP/1.1 204 "));
+    room.end_of_stream(token);
+    room.has_ended();
+}
+
+#[test]
+fn more_are_woken_than_the_queue_holds_and_none_is_turned_away() {
+    let mut room = Room::new();
+    let tokens: Vec<Token> = (0..300).map(|_| room.open()).collect();
+    for token in &tokens {
+        let exchange = room.ask(*token);
+        room.park(exchange, "a", "5 http-204");
+    }
+    room.notify("a", Action::Retry, "");
+    let mut served = 0;
+    while let Some(exchange) = room.take() {
+        assert!(room.pool.waiting() <= limits::QUEUE_REQUESTS / 2);
+        room.answer(exchange, End::Complete, RESPONSE);
+        served += 1;
+    }
+    assert_eq!(served, 300);
+    room.stop();
+}
+
+#[test]
+fn a_parked_request_takes_little_memory() {
+    let mut room = Room::new();
+    let token = room.open();
+    // A buffer that has been of use before.
+    room.bytes(token, format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(3_000)).as_bytes());
+    let exchange = room.take().unwrap();
+    room.answer(exchange, End::Complete, RESPONSE);
+    room.take_up_all(token);
+    let mut exchange = room.ask(token);
+    exchange.reply.spare = Vec::with_capacity(10_000);
+    room.park(exchange, "a", "5 http-204");
+    let Phase::Parked { exchange, .. } = &room.reactor.get(token).unwrap().phase else { panic!("parked") };
+    assert_eq!((exchange.reply.spare.capacity(), exchange.head.bytes.capacity()), (0, exchange.head.bytes.len()));
+    let fixed = size_of::<Exchange>() + size_of::<crate::reactor::Outgoing>();
+    assert!(fixed <= 768, "{fixed}: with its place among the parked a request has 1 KiB beside its own bytes");
+    room.stop();
 }
 
 #[test]
@@ -547,6 +769,74 @@ fn requests_received_before_a_drain_are_answered() {
     room.has_ended();
 }
 
+/// A client that was told that its connection stays may be sending its next request when a drain begins.
+#[test]
+fn a_drain_leaves_a_client_that_is_at_it_a_moment() {
+    let window = Duration::from_millis(limits::DRAIN_IDLE_MS);
+    // Idle for long: at once.
+    let (mut room, token, _) = At::Kept.enter();
+    room.pass(window);
+    room.post(Message::Drain);
+    assert_eq!(room.phase(token), "gone");
+    room.has_ended();
+    // Just answered: the next request is answered, and that is the last.
+    let (mut room, token, _) = At::Kept.enter();
+    room.post(Message::Drain);
+    room.pass(window / 2);
+    let exchange = room.ask(token);
+    assert!(!exchange.head.keep_alive);
+    room.answer(exchange, End::Complete, RESPONSE);
+    room.take_up_all(token);
+    room.step();
+    room.has_ended();
+    // Or none comes.
+    let (mut room, token, _) = At::Kept.enter();
+    room.post(Message::Drain);
+    room.pass(window / 2);
+    assert_eq!(room.phase(token), "idle");
+    room.pass(window);
+    assert_eq!(room.phase(token), "gone");
+    room.has_ended();
+}
+
+/// A response that said that the connection stays was made before the drain.
+#[test]
+fn a_connection_that_was_promised_to_stay_stays_a_moment() {
+    let (mut room, token, _) = At::Sending.enter();
+    room.post(Message::Drain);
+    room.take_up_all(token);
+    room.step();
+    assert_eq!(room.phase(token), "idle");
+    room.pass(Duration::from_millis(2 * limits::DRAIN_IDLE_MS));
+    assert_eq!(room.phase(token), "gone");
+    room.has_ended();
+}
+
+/// While the workers are stalled other processes get the connections; those they leave are accepted all the same.
+#[test]
+fn a_stalled_process_leaves_connections_to_others() {
+    let mut room = Room::new();
+    Arc::get_mut(&mut room.reactor.shared).unwrap().siblings = true;
+    let state = |room: &Room| room.reactor.listeners[0].state;
+    let token = room.open();
+    room.bytes(token, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    room.pass(Duration::from_millis(limits::STALLED_MS - 1));
+    assert!(state(&room) == Accepting::Armed, "not yet");
+    room.pass(Duration::from_millis(2));
+    assert!(matches!(state(&room), Accepting::Aside(_)));
+    let listener = socket2::SockRef::from(room.reactor.listeners[0].socket.as_ref().unwrap());
+    let address = listener.local_addr().unwrap().as_socket().unwrap();
+    let _clients: Vec<_> = (0..limits::ACCEPTS_ASIDE_MAX + 1).map(|_| TcpStream::connect(address).unwrap()).collect();
+    assert_eq!(room.tokens().len(), 1);
+    room.pass(Duration::from_millis(limits::ACCEPT_ASIDE_MS));
+    assert_eq!(room.tokens().len(), 1 + limits::ACCEPTS_ASIDE_MAX);
+    let exchange = room.take().unwrap();
+    room.answer(exchange, End::Complete, RESPONSE);
+    room.pass(Duration::from_millis(limits::ACCEPT_ASIDE_MS));
+    assert!(state(&room) == Accepting::Armed, "the workers go on");
+    room.post(Message::Stop);
+}
+
 #[test]
 fn a_listener_that_failed_ends_when_draining_and_its_queue_is_served_first() {
     let mut room = Room::new();
@@ -568,6 +858,26 @@ fn a_listener_that_failed_ends_when_draining_and_its_queue_is_served_first() {
     room.answer(exchange, End::Complete, RESPONSE);
     room.take_up_all(token);
     room.has_ended();
+}
+
+/// What a process that can't serve any more leaves in the kernel is served by another.
+#[test]
+fn a_process_that_withdraws_takes_nothing_more() {
+    let mut room = Room::new();
+    let (token, socket) = (room.open(), room.reactor.listeners[0].socket.as_ref().unwrap().try_clone().unwrap());
+    let exchange = room.ask(token);
+    let listener = TcpListener::from(socket);
+    let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    room.post(Message::Withdraw);
+    assert!(room.reactor.listeners[0].state == Accepting::Ended);
+    assert_eq!(room.tokens(), [token], "what is there is finished");
+    assert!(room.pool.is_draining());
+    room.answer(exchange, End::Complete, RESPONSE);
+    room.take_up_all(token);
+    room.end_of_stream(token);
+    room.has_ended();
+    listener.set_nonblocking(true).unwrap();
+    listener.accept().expect("it waits there still");
 }
 
 /// What an HTTP/1.0 client reads after its response was cut short.
@@ -728,6 +1038,111 @@ fn temporary_files_are_closed_by_the_disk_thread() {
     room.stop();
 }
 
+/// A folder under `/s` that can't be looked at without waiting.
+fn slow_files() -> (tempfile::TempDir, local::files::Settings) {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a"), b"file").unwrap();
+    let map = local::files::settings::Map { prefix: b"/s".to_vec(), path: folder.path().to_owned() };
+    let settings = local::files::Settings {
+        opener: crate::reactor::open::Opener::Walk,
+        maps: vec![map],
+        index: None,
+        dotfiles: false,
+        max_age: 0,
+        fields: Vec::new(),
+        expires: false,
+        roots: Vec::new(),
+    };
+    (folder, settings)
+}
+
+const FILE: &[u8] = b"GET /s/a HTTP/1.1\r\nHost: a\r\n\r\n";
+const NO_FILE: &[u8] = b"GET /s/none HTTP/1.1\r\nHost: a\r\n\r\n";
+
+#[test]
+fn a_slow_disk_is_waited_for_by_those_who_asked() {
+    let (_folder, settings) = slow_files();
+    let mut room = Room::with_files(Some(settings));
+    let (one, other) = (room.open(), room.open());
+    room.bytes(one, FILE);
+    assert_eq!(room.phase(one), "waiting");
+    room.bytes(other, GET);
+    assert!(room.take().is_some(), "others aren't held up");
+    assert_eq!(room.disk.run(), 1);
+    room.step();
+    let sent = room.take_up_all(one);
+    assert!(sent.starts_with(b"HTTP/1.1 200 OK\r\n") && sent.ends_with(b"\r\n\r\nfile"), "{}", sent.escape_ascii());
+    assert!(room.take().is_none(), "no worker has heard of it");
+    // Known now: the disk isn't asked again, until it isn't believed any more.
+    room.bytes(one, FILE);
+    assert_eq!((room.disk.run(), room.phase(one)), (0, "responding"));
+    room.take_up_all(one);
+    room.pass(Duration::from_millis(limits::STATIC_FRESH_MS));
+    room.bytes(one, FILE);
+    assert_eq!((room.disk.run(), room.phase(one)), (1, "waiting"));
+    room.step();
+    assert!(room.take_up_all(one).ends_with(b"file"));
+    room.stop();
+}
+
+#[test]
+fn what_the_disk_does_not_find_goes_to_a_worker() {
+    let (_folder, settings) = slow_files();
+    let mut room = Room::with_files(Some(settings));
+    let token = room.open();
+    room.bytes(token, NO_FILE);
+    assert!(room.take().is_none());
+    room.disk.run();
+    room.step();
+    let exchange = room.take().expect("it waits for a worker");
+    room.answer(exchange, End::Complete, RESPONSE);
+    assert_eq!(room.take_up_all(token), RESPONSE);
+    room.stop();
+}
+
+/// The client has gone, or was told 504, when the disk is done: nobody gets the file, and the next on this slot least of all.
+#[test]
+fn a_file_that_is_found_too_late() {
+    let (_folder, settings) = slow_files();
+    let mut room = Room::with_files(Some(settings));
+    let gone = room.open();
+    room.bytes(gone, FILE);
+    room.reset(gone);
+    let next = room.open();
+    room.bytes(next, GET);
+    let late = room.open();
+    room.bytes(late, FILE);
+    room.pass(TIMEOUTS.request + Duration::from_secs(1));
+    assert!(room.take_up_all(late).starts_with(b"HTTP/1.1 504 "));
+    assert_eq!(room.disk.run(), 2);
+    room.step();
+    assert!(!room.reactor.driver.is_sending(late));
+    room.stop();
+}
+
+#[test]
+fn searches_are_bounded() {
+    let (_folder, settings) = slow_files();
+    let mut room = Room::with_files(Some(settings));
+    for _ in 0..limits::STATIC_SEARCHES_MAX {
+        let token = room.open();
+        room.bytes(token, FILE);
+    }
+    let token = room.open();
+    room.bytes(token, FILE);
+    let sent = room.take_up_all(token);
+    assert!(
+        sent.starts_with(b"HTTP/1.1 503 ") && sent.windows(11).any(|w| w == b"Retry-After"),
+        "{}",
+        sent.escape_ascii()
+    );
+    assert_eq!(room.disk.run(), limits::STATIC_SEARCHES_MAX);
+    room.step();
+    room.bytes(token, FILE);
+    assert!(room.take_up_all(token).starts_with(b"HTTP/1.1 200 "));
+    room.stop();
+}
+
 #[test]
 fn a_panic_costs_one_connection() {
     let mut room = Room::new();
@@ -756,13 +1171,14 @@ enum Act {
     Disk,
     Pass(u64),
     Drain,
+    Notify { channel: usize, action: i64 },
 }
 
 fn act() -> impl Strategy<Value = Act> {
     let which = 0usize..8;
     prop_oneof![
         2 => Just(Act::Open),
-        8 => (which.clone(), which.clone()).prop_map(|(connection, kind)| Act::Ask { connection, kind }),
+        10 => (which.clone(), 0usize..15).prop_map(|(connection, kind)| Act::Ask { connection, kind }),
         12 => (which.clone(), 1usize..300).prop_map(|(connection, count)| Act::Bytes { connection, count }),
         1 => which.clone().prop_map(Act::EndOfStream),
         1 => which.clone().prop_map(Act::Reset),
@@ -771,7 +1187,8 @@ fn act() -> impl Strategy<Value = Act> {
         8 => Just(Act::Take),
         8 => (which.clone(), which.clone()).prop_map(|(request, how)| Act::Answer { request, how }),
         6 => (which.clone(), 1usize..100).prop_map(|(stream, count)| Act::Push { stream, count }),
-        4 => (which, any::<bool>()).prop_map(|(stream, abort)| Act::Finish { stream, abort }),
+        4 => (which.clone(), any::<bool>()).prop_map(|(stream, abort)| Act::Finish { stream, abort }),
+        2 => (which, 0i64..4).prop_map(|(channel, action)| Act::Notify { channel, action }),
         3 => Just(Act::Disk),
         2 => (1u64..70_000).prop_map(Act::Pass),
         1 => Just(Act::Drain),
@@ -789,8 +1206,11 @@ struct Client {
 struct Stream {
     link: Arc<Link>,
     token: Token,
-    number: u32,
+    /// `None`: a page for all, without marks of one client.
+    number: Option<u32>,
 }
+
+const CHANNELS: [&str; 3] = ["a", "b", "a, b"];
 
 struct Story {
     room: Room,
@@ -798,19 +1218,30 @@ struct Story {
     #[expect(clippy::vec_box, reason = "as they come from the pool")]
     requests: Vec<Box<Exchange>>,
     streams: Vec<Stream>,
+    _folder: tempfile::TempDir,
 }
 
-/// The request's number is its target.
+/// How long pages for all are good, in a story.
+const PAGE_FIELDS: &str = "Cache-Control: max-age=10, stale-while-revalidate=10, stale-if-error=30\r\nETag: \"v\"\r\n";
+
+/// The request's number is in a field that is logged, and its target where that isn't of a file or a page for all.
 fn request(kind: usize, number: u32) -> Vec<u8> {
-    let head = |rest: &str| format!("POST /{number} HTTP/1.1\r\nHost: a\r\n{rest}\r\n\r\n").into_bytes();
+    let field = format!("User-Agent: {number}\r\n");
+    let head = |rest: &str| format!("POST /{number} HTTP/1.1\r\nHost: a\r\n{field}{rest}\r\n\r\n").into_bytes();
+    let get = |target: &str, rest: &str| format!("GET {target} HTTP/1.1\r\nHost: a\r\n{field}{rest}\r\n").into_bytes();
     match kind {
-        0 | 1 => format!("GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes(),
-        2 => format!("HEAD /{number} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").into_bytes(),
+        0 | 1 => get(&format!("/{number}"), ""),
+        2 => format!("HEAD /{number} HTTP/1.0\r\n{field}Connection: keep-alive\r\n\r\n").into_bytes(),
+        8 => get("/s/a", ""),
+        9 => get("/s/none", "If-None-Match: *\r\n"),
+        10 | 11 => get("/page", ""),
+        12 => get("/page", "Cache-Control: max-age=0\r\nIf-None-Match: \"v\"\r\n"),
+        13 | 14 => get(&format!("/{number}"), "X-Forwarded-For: 203.0.113.9\r\n"),
         3 => [head("Content-Length: 10"), vec![b'x'; 10]].concat(),
         4 => [head("Transfer-Encoding: chunked"), b"5\r\nhello\r\n0\r\n\r\n".to_vec()].concat(),
         5 => [head("Expect: 100-continue\r\nContent-Length: 5"), b"hello".to_vec()].concat(),
         6 => [head("Content-Length: 1200000"), vec![b'x'; 1_200_000]].concat(),
-        _ => format!("GET /{number} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").into_bytes(),
+        _ => get(&format!("/{number}"), "Connection: close\r\n"),
     }
 }
 
@@ -842,12 +1273,14 @@ fn check_marks(heard: &[u8]) {
 }
 
 fn number_of(exchange: &Exchange) -> u32 {
-    std::str::from_utf8(&exchange.head.get(exchange.head.target)[1..]).unwrap().parse().unwrap()
+    std::str::from_utf8(exchange.head.find(b"user-agent").unwrap()).unwrap().parse().unwrap()
 }
 
 impl Story {
     fn new() -> Self {
-        Self { room: Room::new(), clients: Vec::new(), requests: Vec::new(), streams: Vec::new() }
+        let (folder, files) = slow_files();
+        let room = Room::with(Some(files), Some(caching::cache()), Network::PRIVATE.to_vec());
+        Self { room, clients: Vec::new(), requests: Vec::new(), streams: Vec::new(), _folder: folder }
     }
 
     fn client(&mut self, number: usize) -> Option<&mut Client> {
@@ -859,9 +1292,10 @@ impl Story {
         match act {
             Act::Open => self.open(),
             Act::Ask { connection, kind } => {
+                let count = self.clients.len().max(1);
                 if let Some(client) = self.client(connection) {
                     client.asked += 1;
-                    client.unsaid.extend(request(kind, client.asked));
+                    client.unsaid.extend(request(kind, (connection % count) as u32 * 1000 + client.asked));
                 }
             }
             Act::Bytes { connection, count } => self.say(connection, count),
@@ -872,6 +1306,9 @@ impl Story {
             Act::Disk => Happens::Disk.to(&mut self.room, LISTENER, None),
             Act::Pass(milliseconds) => self.room.pass(Duration::from_millis(milliseconds)),
             Act::Drain => self.room.post(Message::Drain),
+            Act::Notify { channel, action } => {
+                self.room.notify(CHANNELS[channel % 3], Action::from_number(action), "arg");
+            }
             Act::EndOfStream(number) | Act::Reset(number) | Act::SendFails(number) => {
                 let Some(token) = self.client(number).map(|client| client.token) else { return };
                 match act {
@@ -916,10 +1353,21 @@ impl Story {
             return;
         }
         let mut exchange = self.requests.swap_remove(number % self.requests.len());
+        exchange.link.start(self.room.now);
         let number = number_of(&exchange);
         let (link, token) = (Arc::clone(&exchange.link), exchange.token);
+        if exchange.head.get(exchange.head.target) == b"/page" {
+            return self.answer_for_all(exchange, how);
+        }
+        if number % 3 == 0 {
+            exchange.reply.special = Some(Box::new(Special { block: Some(b"7".to_vec()), ..Special::default() }));
+        }
         match how {
             0..=3 => self.room.answer(exchange, End::Complete, (mark('B', number) + &mark('E', number)).as_bytes()),
+            7 if !exchange.retried => {
+                exchange.since = self.room.notifier.latest().saturating_sub(1);
+                self.room.park(exchange, CHANNELS[number as usize % 3], "20 retry");
+            }
             4 => self.room.answer(exchange, End::Abort, mark('B', number).as_bytes()),
             5 => {
                 exchange.reply.end = End::Abort;
@@ -927,7 +1375,28 @@ impl Story {
             }
             _ => {
                 self.room.answer(exchange, End::Streaming, mark('B', number).as_bytes());
-                self.streams.push(Stream { link, token, number });
+                self.streams.push(Stream { link, token, number: Some(number) });
+            }
+        }
+    }
+
+    /// The page that everybody asks for: made, confirmed, failed, not made, in pieces.
+    fn answer_for_all(&mut self, mut exchange: Box<Exchange>, how: usize) {
+        let (link, token) = (Arc::clone(&exchange.link), exchange.token);
+        match how {
+            0..=2 => self.room.reply(exchange, 200, PAGE_FIELDS, &"page ".repeat(1000)),
+            3 => self.room.reply(exchange, 304, "ETag: \"v\"\r\n", ""),
+            4 => self.room.reply(exchange, 500, "", "failed"),
+            5 => {
+                exchange.reply.end = End::Abort;
+                self.room.post(Message::Reply(exchange));
+            }
+            7 if !exchange.retried => self.room.park(exchange, "a", "20 retry"),
+            _ => {
+                let head = format!("HTTP/1.1 {} X\r\n{PAGE_FIELDS}\r\n", if how == 6 { 200 } else { 503 });
+                exchange.reply.head_bytes = head.len();
+                self.room.answer(exchange, End::Streaming, head.as_bytes());
+                self.streams.push(Stream { link, token, number: None });
             }
         }
     }
@@ -936,7 +1405,7 @@ impl Story {
         let count_of = self.streams.len();
         if count_of > 0 {
             let Stream { link, token, number } = &self.streams[stream % count_of];
-            let bytes = mark('P', *number) + &".".repeat(count);
+            let bytes = number.map_or(String::new(), |number| mark('P', number)) + &".".repeat(count);
             self.room.push(link, *token, bytes.as_bytes());
         }
     }
@@ -946,7 +1415,7 @@ impl Story {
             return;
         }
         let Stream { link, token, number } = self.streams.swap_remove(stream % self.streams.len());
-        if !abort {
+        if let Some(number) = number.filter(|_| !abort) {
             self.room.push(&link, token, mark('E', number).as_bytes());
         }
         self.room.finish(&link, token, if abort { End::Abort } else { End::Complete });
@@ -981,11 +1450,27 @@ impl Story {
                 .map_or(0, |at| if client.heard[at..].contains(&b';') { client.heard.len() } else { at });
             check_marks(&client.heard[..whole]);
         }
-        while let Some(exchange) = self.room.take() {
-            drop(exchange);
-        }
-        (self.requests, self.streams) = (Vec::new(), Vec::new());
+        assert!(self.requests.is_empty() && self.streams.is_empty() && self.room.take().is_none(), "time for all");
+        let reactor = &self.room.reactor;
+        assert!(reactor.caching.is_at_rest() && reactor.held.is_empty(), "nobody is left waiting");
+        assert_eq!(reactor.shared.cache.as_ref().unwrap().flights.waiting(), 0);
+        self.check_log();
         self.room.has_ended();
+    }
+
+    /// Each request has one line in the log.
+    fn check_log(&self) {
+        let reactor = &self.room.reactor;
+        let mut numbers: Vec<&str> = reactor.logged.iter().map(|line| line.0.as_str()).collect();
+        let count = numbers.len();
+        numbers.retain(|number| !number.is_empty());
+        numbers.sort_unstable();
+        assert!(numbers.windows(2).all(|pair| pair[0] != pair[1]), "logged twice: {:?}", reactor.logged);
+        assert!(reactor.logged.iter().all(|line| line.1 >= 200), "{:?}", reactor.logged);
+        // A body that could not be stored in time counts as neither.
+        let unavailable = reactor.logged.iter().filter(|line| line.1 == 503).count();
+        let known = (reactor.figures.requests + reactor.figures.refused) as usize;
+        assert!((known..=known + unavailable).contains(&count), "{known} requests: {:?}", reactor.logged);
     }
 }
 

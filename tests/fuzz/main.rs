@@ -31,6 +31,30 @@ const BODIES: &[&[u8]] = &[
     b"hello, this is a body with a length",
 ];
 
+/// Requests for files to start from.
+const FILES: &[&[u8]] = &[
+    b"GET /s/a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=0-1,5-,-3\r\nIf-Range: \"a\"\r\n\r\n",
+    b"HEAD /s/b%2ebin HTTP/1.1\r\nHost: a\r\nIf-None-Match: W/\"a\", \"b\"\r\nAccept-Encoding: gzip;q=0.5, br\r\n\r\n",
+    b"GET /s/%2e%2e/secret HTTP/1.1\r\nHost: a\r\nIf-Match: *\r\n\r\n",
+    b"GET /s//deep/../c HTTP/1.1\r\nHost: a\r\nIf-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n",
+    b"GET /s/b.bin HTTP/1.0\r\nIf-Unmodified-Since: Sunday, 06-Nov-94 08:49:37 GMT\r\nRange: bytes=99999-,0-0\r\n\r\n",
+];
+
+/// Well-formed lists of directives to start from.
+const CONTROLS: &[&[u8]] = &[
+    b"public, max-age=60, s-maxage=\"5\"",
+    b"no-cache=\"Set-Cookie, X\", private, must-revalidate",
+    b"max-stale, min-fresh=5,only-if-cached, stale-if-error=99999999999999999999",
+];
+
+/// Well-formed heads of both kinds that concern a cache.
+const MESSAGES: &[&[u8]] = &[
+    b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nAge: 5\r\nExpires: Sun, 06 Nov 1994 08:49:37 GMT\r\nVary: A, b\r\n\r\n",
+    b"HTTP/1.1 304 Not Modified\r\nETag: W/\"a\"\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n",
+    b"GET /a?b HTTP/1.1\r\nHost: a\r\nCookie: a=1; b=\"2\"; c\r\nIf-None-Match: \"a\", W/\"b\", *\r\nAccept: x\r\n\r\n",
+    b"HEAD / HTTP/1.0\r\nHost: a\r\nPragma: no-cache\r\nX-Forwarded-Proto: https, http\r\nIf-Modified-Since: 0\r\n\r\n",
+];
+
 /// What mutations put in.
 const WORDS: &[&[u8]] = &[
     b"\r\n",
@@ -64,6 +88,20 @@ const WORDS: &[&[u8]] = &[
     b"[",
     b"]",
     b"chunked",
+    b"bytes=",
+    b"-",
+    b"W/",
+    b"*",
+    b"q=0.",
+    b"/../",
+    b"%2f",
+    b"Range: bytes=1-2, 7-\r\n",
+    b"If-None-Match: \"a\"\r\n",
+    b"Accept-Encoding: br\r\n",
+    b"\"",
+    b"=",
+    b"max-age=",
+    b"Cookie: a=b\r\n",
 ];
 
 /// SplitMix64.
@@ -162,6 +200,21 @@ fn head() {
 #[test]
 fn body() {
     run("body", targets::body, BODIES);
+}
+
+#[test]
+fn file() {
+    run("file", targets::file, FILES);
+}
+
+#[test]
+fn cache_control() {
+    run("cache_control", targets::cache_control, CONTROLS);
+}
+
+#[test]
+fn cache_message() {
+    run("cache_message", targets::cache_message, MESSAGES);
 }
 
 /// Loses a byte where a chunk's data is split.

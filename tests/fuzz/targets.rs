@@ -2,8 +2,21 @@
 //!
 //! The first [`PLAN_BYTES`] bytes choose limits and the places where the rest is split; the rest is what a client sends.
 
+use std::fs;
+use std::sync::{Arc, OnceLock};
+
+use hoopsnake::config::{self, Outcome};
+use hoopsnake::reactor::Outgoing;
+use hoopsnake::reactor::clock::Instant;
+use hoopsnake::reactor::open::Wait;
 use hoopsnake::serve::http1::encode::{is_field_value, is_token};
 use hoopsnake::serve::http1::{BodyDecoder, Framing, Head, HeadLimits, Refusal, Step, Version};
+use hoopsnake::serve::local::cache::directives::{Members, Request as RequestDirectives, Response};
+use hoopsnake::serve::local::cache::entry::Passing;
+use hoopsnake::serve::local::cache::key::Vary;
+use hoopsnake::serve::local::cache::request::{Asked, Condition, is_https};
+use hoopsnake::serve::local::files::answer::{Answer, Moment};
+use hoopsnake::serve::local::files::{Found, Given, Request, Search, Settings, Target, map};
 
 /// Bytes at the start of an input that aren't sent.
 pub const PLAN_BYTES: usize = 4;
@@ -124,6 +137,70 @@ fn check_accepted(head: &Head, consumed: &[u8], limits: &HeadLimits) {
     assert!(!head.expect_continue || head.framing != Framing::None);
 }
 
+// --- Files -----------------------------------------------------------------------------------------
+
+/// The folder that requests for files are looked up in: small and large files, a sibling, and a secret beside it.
+fn site() -> &'static (tempfile::TempDir, Arc<Settings>) {
+    static SITE: OnceLock<(tempfile::TempDir, Arc<Settings>)> = OnceLock::new();
+    SITE.get_or_init(|| {
+        let folder = tempfile::tempdir().expect("a writable temporary folder");
+        fs::create_dir_all(folder.path().join("site/deep")).expect("a writable folder");
+        let files: [(&str, &[u8]); 5] = [
+            ("site/a.txt", b"0123456789"),
+            ("site/a.txt.gz", b"zipped"),
+            ("site/b.bin", &[7; 100_000]),
+            ("site/deep/c", b""),
+            ("secret", b"SECRET"),
+        ];
+        for (name, content) in files {
+            fs::write(folder.path().join(name), content).expect("a writable folder");
+        }
+        let map = format!("--static-map=/s={}/site", folder.path().display());
+        let Ok(Outcome::Run(config, _)) = config::from(&[map.into()], &[], &|_| Ok(Vec::new())) else {
+            panic!("a good command line")
+        };
+        let settings = Settings::new(&config).expect("a working directory").expect("a map");
+        (folder, Arc::new(settings))
+    })
+}
+
+/// Requests for files: nothing outside is found, the length is the one that is announced, no more is sent than there is.
+pub fn file(data: &[u8]) {
+    let Some((plan, input)) = Plan::cut(data) else { return };
+    let mut head = Head::default();
+    if !matches!(head.parse(input, 0, &limits_of_default()), Ok(Some(_))) {
+        return;
+    }
+    let Some(path) = map::clean(head.get(head.path)) else { return };
+    let (_, settings) = site();
+    let target = Target::Static(path.into_owned());
+    let search = Search { settings: Arc::clone(settings), target, known: None, now: 1_000_000_000 };
+    let Ok(Found::File(record)) = search.run(Wait::Allowed) else { return };
+    let given = (plan.limits % 4 == 0).then(|| Given::parse(&[b"HTTP/1.1 200 OK\r\n", input].concat()));
+    let moment = Moment { now: 1_000_000_000, date: [b'd'; 29], expires: [b'e'; 29] };
+    let answer = Answer {
+        record: &record,
+        settings,
+        given: given.as_ref(),
+        moment: &moment,
+        version: head.version,
+        keep_alive: head.keep_alive,
+        boundary: 1,
+    };
+    let mut outgoing = Outgoing::new();
+    let request = Request::gather(&head);
+    let made = answer.make(&request, Vec::new(), &mut outgoing).expect("there is a file");
+    assert_eq!(outgoing.remaining(), made.head_bytes as u64 + made.body_bytes);
+    assert!(matches!(made.status, 200 | 206 | 304 | 412 | 416));
+    assert!(made.body_bytes < 100_000 + 32 * 300, "{}", made.body_bytes);
+    let front = outgoing.front_bytes().expect("the head").to_vec();
+    assert!(!front.windows(6).any(|window| window == b"SECRET"));
+    let Some(text) = std::str::from_utf8(&front[..made.head_bytes]).ok().filter(|_| given.is_none()) else { return };
+    let length = text.lines().find_map(|line| line.strip_prefix("Content-Length: ")?.parse().ok());
+    let sent = (!request.head_only && made.status != 304).then_some(made.body_bytes);
+    assert!(sent.is_none() || length == sent, "{text}");
+}
+
 // --- Bodies ----------------------------------------------------------------------------------------
 
 /// What is under test: [`BodyDecoder`], or a decoder known to be broken.
@@ -193,4 +270,50 @@ fn decode<D: Decode>(
         }
     }
     Ok((body, used, false))
+}
+
+// --- The cache -------------------------------------------------------------------------------------
+
+/// `Cache-Control`: never misread in the direction of storing or of using more. What is added to a list makes it stricter at most.
+pub fn cache_control(data: &[u8]) {
+    let Some((_, input)) = Plan::cut(data) else { return };
+    for (name, argument) in Members(input) {
+        assert!(!name.contains(&b'=') && argument.is_none_or(|argument| argument.len() < input.len()));
+    }
+    let response = |values: &[&[u8]]| Response::read(values.iter().copied());
+    let (alone, with) = (response(&[input]), response(&[input, b"no-store, private, max-age=1"]));
+    assert!(with.no_store && with.private && with.max_age.is_some_and(|age| age <= 1));
+    assert!(with.no_cache == alone.no_cache && with.must_revalidate == alone.must_revalidate);
+    assert!(alone.s_maxage.is_none_or(|age| age <= 1 << 31));
+    let request = RequestDirectives::read([input, b"no-cache, max-age=1"].into_iter(), false);
+    assert!(request.no_cache && request.max_age.is_some_and(|age| age <= 1));
+}
+
+/// What a request and a response say to a cache: read without a panic, and the same each time.
+pub fn cache_message(data: &[u8]) {
+    let Some((_, input)) = Plan::cut(data) else { return };
+    if let Some(passing) = Passing::parse(input) {
+        let times = hoopsnake::serve::local::cache::freshness::Times {
+            asked: Instant::from_nanos(5),
+            answered: Instant::from_nanos(9),
+            answered_unix: 1_000_000_000,
+        };
+        let ceiling = std::time::Duration::from_secs(100);
+        let fresh = passing.freshness(&times, ceiling);
+        assert!(fresh.lifetime <= ceiling && fresh.age(Instant::NEVER) >= fresh.initial_age);
+        passing.candidate(fresh, false, false, 0);
+    }
+    let mut head = Head::default();
+    if head.parse(input, 0, &limits_of_default()).is_ok_and(|used| used.is_some()) {
+        let (asked, condition) = (Asked::read(&head, true), Condition::of(&head));
+        assert!(!condition.holds(None, None) || asked.conditional);
+        is_https(&head);
+        // Whatever the client sends is told from what another one sends, and from nothing.
+        let vary = Vary::read([b"Accept, Cookie".as_slice()].into_iter(), Some(b"a, b")).expect("no star");
+        let (mut once, mut again) = (Vec::new(), Vec::new());
+        vary.secondary(&head, &mut once);
+        vary.secondary(&head, &mut again);
+        assert_eq!(once, again);
+        assert!(once.len() <= 3 * head.bytes.len() + 16);
+    }
 }

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::path::Path;
 
-use crate::support::server::{Outcome, Start};
+use crate::support::server::{Outcome, Start, signal};
 use crate::support::{Client, Driver, Folder, PATIENCE, Server, eventually};
 
 const HELLO: &str = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
@@ -17,8 +17,8 @@ fn hold(server: &Server, folder: &Folder, route: &str, name: &str) -> (Client, c
     (client, gate)
 }
 
-fn graceful(driver: Driver, signal: &str) {
-    let mut server = driver.server().start();
+fn graceful(start: Start, signal: &str) {
+    let mut server = start.start();
     let folder = Folder::new();
     server.get("/at-exit");
     let mut idle = server.connect();
@@ -65,19 +65,36 @@ fn bare() -> Start {
 on_every_driver! {
     /// SIGTERM: accepted requests are finished, kept connections end at once, exit code 0, `atexit`.
     fn sigterm(driver: Driver) {
-        graceful(driver, "TERM");
+        graceful(driver.server(), "TERM");
     }
 
-    /// SIGINT, likewise.
-    fn sigint(driver: Driver) {
-        graceful(driver, "INT");
+    /// The same without a supervisor.
+    fn sigterm_without_a_supervisor(driver: Driver) {
+        graceful(driver.server().flags(&["--no-supervisor"]), "TERM");
+    }
+
+    /// SIGINT and SIGQUIT: a quick stop. Nothing is waited for; Python still exits in order.
+    fn sigint_and_sigquit(driver: Driver) {
+        for (flags, name) in [(&[][..], "INT"), (&[][..], "QUIT"), (&["--no-supervisor"][..], "INT")] {
+            let mut server = driver.server().flags(flags).start();
+            let folder = Folder::new();
+            server.get("/at-exit");
+            let (mut running, gate) = hold(&server, &folder, "/gate", "never-opened");
+            server.signal(name);
+            running.expect_closed();
+            // The thread can't be ended: it is let go of, so that Python's end isn't waited for.
+            gate.open();
+            assert_eq!(server.wait(), Some(0));
+            assert!(server.stdout.text().contains("atexit ran"), "Python's atexit handlers run");
+        }
     }
 
     /// What the kernel had accepted for a server that was told to stop is answered, not reset.
     fn connections_in_the_backlog(driver: Driver) {
         let mut server = driver.server().start();
         server.get("/");
-        server.signal("STOP");
+        let worker = server.worker();
+        signal(worker, "STOP");
         let mut clients: Vec<Client> = (0..20)
             .map(|_| {
                 let mut client = server.connect();
@@ -86,7 +103,7 @@ on_every_driver! {
             })
             .collect();
         server.signal("TERM");
-        server.signal("CONT");
+        signal(worker, "CONT");
         for client in &mut clients {
             client.response().expect("Hello, world!\n");
             client.expect_closed();
@@ -297,7 +314,7 @@ on_every_driver! {
     fn workers_are_not_pinned(driver: Driver) {
         let server = driver.server().start();
         let mut allowed = Vec::new();
-        for task in std::fs::read_dir(format!("/proc/{}/task", server.pid())).expect("the server runs") {
+        for task in std::fs::read_dir(format!("/proc/{}/task", server.worker())).expect("the server runs") {
             let status = std::fs::read_to_string(task.expect("readable").path().join("status")).unwrap_or_default();
             let name = status.lines().find_map(|line| line.strip_prefix("Name:\t")).unwrap_or_default().to_owned();
             let cores = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:\t")).unwrap_or_default();
@@ -342,7 +359,7 @@ fn usage_errors() {
         (&["--workers", "0"], &["--workers", "0"]),
         (&["--workers", "1000000"], &["--workers", "1000000"]),
         (&["--workers"], &["--workers"]),
-        (&["--processes", "2"], &["--processes", "2"]),
+        (&["--processes", "0"], &["--processes", "0"]),
         (&["--reactor", "kqueue"], &["--reactor", "kqueue"]),
         (&["--http-socket", "127.0.0.1:http"], &["--http-socket", "127.0.0.1:http"]),
         (&["--http-socket", "127.0.0.1:99999"], &["--http-socket", "99999"]),

@@ -6,14 +6,24 @@
 #[macro_use]
 mod support;
 
+mod background;
+mod blocking;
 mod bodies;
+mod cache;
 mod disconnects;
+mod figures;
+mod files;
 mod framing;
 mod hello;
+mod interruption;
 mod lifecycle;
 mod logs;
+mod parking;
 mod pipelining;
+mod priorities;
+mod processes;
 mod reader;
 mod slow;
+mod storms;
 mod timeouts;
 mod wsgi;

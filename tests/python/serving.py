@@ -106,9 +106,22 @@ class Server:
             self.process.wait()
             raise
 
+    def serving(self):
+        """The processes that serve: the supervisor's children."""
+        found = []
+        for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
+            try:
+                state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            except OSError:
+                continue
+            if int(parent) == self.process.pid and state != "Z":
+                found.append(int(stat.parent.name))
+        return sorted(found)
+
     def resident_bytes(self):
-        """Resident memory of the server (proc(5), VmRSS)."""
-        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+        """Resident memory of the one process that serves (proc(5), VmRSS)."""
+        (pid,) = self.serving()
+        status = pathlib.Path(f"/proc/{pid}/status").read_text()
         return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * KIB
 
     def stop(self):

@@ -283,8 +283,8 @@ def test_python_is_described(monkeypatch):
 def test_command_without_a_usable_extension_says_why(tmp_path, built, says):
     copy = tmp_path / "copy" / "hoopsnake"
     copy.mkdir(parents=True)
-    for name in ("__init__.py", "__main__.py"):
-        (copy / name).write_text((PACKAGE / name).read_text())
+    for source in PACKAGE.glob("*.py"):
+        (copy / source.name).write_text(source.read_text())
     if built:
         (copy / built).write_bytes(b"no shared object")
     # -S: no site-packages, where an installed Hoopsnake would be found instead.

@@ -94,6 +94,29 @@ def test_slow_page(monkeypatch):
     assert call(path="/slow")[0] == "200 OK"
 
 
+def test_cached_page_says_for_how_long():
+    status, headers, text = call(path="/cached", HTTP_HOST="<b>")
+    assert status == "200 OK"
+    assert headers["Cache-Control"] == f"s-maxage={wsgi_app.CACHED_S}"
+    assert "http://&lt;b&gt;/cached" in text
+
+
+def test_waiting_page_is_parked_once():
+    server = {"hoopsnake.version": "1"}
+    status, headers, text = call(path="/wait", **server)
+    assert (status, headers["X-WSGo-Park"], text) == ("200 OK", "bell", "")
+    assert "rung at &lt;now&gt;" in call(path="/wait", HTTP_X_WSGO_PARK_ARG="<now>", **server)[2]
+    assert "Nobody has rung" in call(path="/wait", HTTP_X_WSGO_PARK_ARG="", **server)[2]
+    assert "X-WSGo-Park" not in call(path="/wait")[1]
+    assert call("POST", "/ring")[0] == "200 OK"
+
+
+def test_timer_is_shown():
+    before = wsgi_app.ticked[0]
+    wsgi_app.tick()
+    assert f"has run {before + 1} times" in call()[2]
+
+
 @pytest.mark.parametrize("terminated", [False, True])
 @pytest.mark.parametrize("block_bytes", [*range(1, 70), 64 * 1024])
 def test_upload_in_blocks_of_any_size(monkeypatch, block_bytes, terminated):

@@ -3,6 +3,7 @@
 What the application does by itself is in test_demo.py.
 """
 
+import concurrent.futures
 import hashlib
 import html
 import re
@@ -19,7 +20,10 @@ UPLOAD_BYTES = 5 * MIB
 
 @pytest.fixture(scope="module")
 def demo(driver):
-    arguments = ("--chdir", str(EXAMPLES / "demo"), "--workers", "4", "--pythonpath", str(APPLICATIONS))
+    folder = EXAMPLES / "demo"
+    arguments = ["--chdir", str(folder), "--config", str(folder / "hoopsnake.toml"), "--workers", "4"]
+    # The word for the application comes before the file's.
+    arguments += ["--pythonpath", str(APPLICATIONS)]
     with serving(driver, "demo_gated", *arguments, cwd=APPLICATIONS) as server:
         yield server
 
@@ -69,6 +73,29 @@ def test_streamed_page_arrives_number_by_number(demo):
 def test_download(demo):
     name = EXAMPLES / "demo" / "wsgi_app.py"
     assert sha256(curl(demo.url + "/download")) == sha256(name.read_bytes())
+
+
+def test_static_file_comes_without_a_worker(demo):
+    since = demo.access_log.mark()
+    response = httpx.get(demo.url + "/static/hoop.svg", timeout=CLIENT_S)
+    assert response.headers["Content-Type"].startswith("image/svg+xml")
+    assert response.content == (EXAMPLES / "demo" / "static" / "hoop.svg").read_bytes()
+    demo.access_log.wait_for(r'1:0 - .* "GET /static/hoop.svg', since)
+
+
+def test_cached_page_is_made_once(demo):
+    first, second = (httpx.get(demo.url + "/cached?once", timeout=CLIENT_S) for _ in range(2))
+    assert first.text == second.text
+    assert (first.headers["X-Cache"], second.headers["X-Cache"]) == ("MISS", "HIT")
+
+
+def test_all_who_wait_hear_the_bell(demo):
+    """More of them than there are workers. One that isn't parked yet hears it too: the server remembers."""
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        waiting = [pool.submit(httpx.get, demo.url + "/wait", timeout=CLIENT_S) for _ in range(12)]
+        while not all(reader.done() for reader in waiting):
+            assert httpx.post(demo.url + "/ring", timeout=CLIENT_S).status_code == 200
+        assert all("The bell was rung at" in reader.result().text for reader in waiting)
 
 
 @pytest.mark.parametrize("client", ["requests", "httpx", "curl"])

@@ -2,6 +2,8 @@
 
 import concurrent.futures
 import functools
+import getpass
+import os
 import pathlib
 import re
 import shlex
@@ -83,6 +85,9 @@ def check_command(command, folder):
     """Why the command isn't understood; None if it is."""
     folder.mkdir()
     arguments = shlex.split(stand_ins(command, folder), comments=True)[1:]
+    for flag, name in (("--user", getpass.getuser()), ("--group", str(os.getgid()))):
+        # Only root can become somebody else, and that user might not be there, or not be allowed to run this Python.
+        arguments = [name if before == flag else word for before, word in zip(["", *arguments], arguments)]
     if arguments == ["--help"] or arguments == ["--version"]:
         return None
     for word in [*arguments, "wsgi_app"]:
@@ -115,6 +120,8 @@ def test_configuration_files_are_understood(tmp_path):
         folder = tmp_path / str(number)
         folder.mkdir()
         text = stand_ins(found[number], folder)
+        text = re.sub(r'^user = ".*"$', f'user = "{getpass.getuser()}"', text, flags=re.MULTILINE)
+        text = re.sub(r'^group = ".*"$', f'group = "{os.getgid()}"', text, flags=re.MULTILINE)
         application("mysite.wsgi:application", folder)
         application("wsgi_app", folder)
         (folder / "hoopsnake.toml").write_text(text)
@@ -123,6 +130,19 @@ def test_configuration_files_are_understood(tmp_path):
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         assert [wrong for wrong in pool.map(check, range(len(found))) if wrong] == []
+
+
+def programs(page):
+    """The Python in the page that stands by itself."""
+    return [block for language, block in BLOCK.findall(page.read_text()) if language == "python" and "import " in block]
+
+
+def test_programs_run():
+    """Outside the server: decorators check their arguments."""
+    found = [(page.name, block) for page in PAGES for block in programs(page)]
+    assert {"cron.md", "from-wsgo.md", "from-uwsgi.md"} <= {name for name, _ in found}
+    for name, block in found:
+        exec(compile(block, name, "exec"), {"__name__": name})
 
 
 def named(page):
@@ -143,3 +163,79 @@ def test_flags_exist(page):
 def test_every_flag_is_in_the_manual():
     manual = pathlib.Path(ROOT / "docs" / "flags.md").read_text()
     assert {flag for flag in flags() if f"### `{flag}" not in manual} == set()
+
+
+def room_texts():
+    """The server's source without its unit tests, strings that go over several lines joined."""
+    for path in sorted(ROOT.glob("src/**/*.rs")):
+        if path.name != "tests.rs" and "tests" not in path.parts:
+            yield re.sub(r"\\\n\s*", "", re.split(r"#\[cfg\(test\)\]\n(?:pub\S* )?mod ", path.read_text())[0])
+
+
+def pieces(message):
+    """A message without the places where something is put in."""
+    found = re.split(r"'?(?:\{[^{}]*\}|…)'?|\\n", message)
+    return [piece for piece in (piece.strip(" ,;:()") for piece in found) if piece]
+
+
+def explained():
+    """The messages in the first columns of troubleshooting.md's tables of sentences."""
+    text = (ROOT / "docs" / "troubleshooting.md").read_text()
+    tables = text[: text.index("## It answers with an error")]
+    cells = re.findall(r"^\| ([^|]*`[^|]*) \|", tables, re.MULTILINE)
+    return [message for cell in cells for message in re.findall(r"`([^`]+)`", cell)]
+
+
+# What the system says is put in by it.
+SYSTEM = "No such file or directory"
+
+
+def test_messages_that_are_explained_are_the_servers():
+    """Or what the tests of the server expect it to put together."""
+    paths = [*ROOT.glob("src/**/*.rs"), *ROOT.glob("python/hoopsnake/*.py")]
+    source = "\n".join([SYSTEM, *room_texts(), *(path.read_text() for path in paths)])
+    # Strings of Python that go over several lines.
+    source = re.sub(r'"\s*\n\s*f?"', "", source)
+    assert len(explained()) > 90
+    assert [message for message in explained() if not all(piece in source for piece in pieces(message))] == []
+
+
+# The words that follow say all.
+SELF_EXPLANATORY = {"while leaving: {error}"}
+LOGGED = re.compile(r"(?:\b(?:error|warn)!\(|Level::(?:Error|Warning),)\s*(?:format!\(\s*)?\"((?:[^\"\\]|\\.)*)\"")
+
+
+def test_messages_of_the_error_log_are_explained():
+    logged = [message for text in room_texts() for message in LOGGED.findall(text)]
+    # Those that are only a place for a sentence made elsewhere go.
+    logged = [message for message in logged if pieces(message)]
+    assert len(logged) > 40
+    told = [pieces(message) for message in explained()]
+
+    def is_told(message):
+        return message in SELF_EXPLANATORY or any(all(piece in message for piece in parts) for parts in told)
+
+    assert [message for message in logged if not is_told(message)] == []
+
+
+def test_pages_link_to_what_is_there():
+    """Every page is linked by the first one, and every link ends at a page, and at a heading of it."""
+
+    def anchors(page):
+        headings = re.findall(r"^#+ (.*)$", BLOCK.sub("", page.read_text()), re.MULTILINE)
+        return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+    broken = []
+    for page in [*PAGES, ROOT / "CHANGELOG.md", ROOT / "PERF.md"]:
+        for link in re.findall(r"\]\(([^)\s]+)\)", BLOCK.sub("", page.read_text())):
+            if re.match(r"https?://", link):
+                continue
+            path, _, anchor = link.partition("#")
+            target = page if not path else (page.parent / path).resolve()
+            if not target.exists() or (anchor and anchor not in anchors(target)):
+                broken.append(f"{page.name}: {link}")
+    assert broken == []
+    index = (ROOT / "docs" / "index.md").read_text()
+    assert [
+        page.name for page in ROOT.glob("docs/*.md") if page.name != "index.md" and f"({page.name})" not in index
+    ] == []

@@ -160,6 +160,6 @@ def test_access_log(site):
     line = site.access_log.wait_for(r".*/user\?a=b.*", mark)[0]
     assert re.fullmatch(
         r'127\.0\.0\.1 1:[1-4] - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "GET /user\?a=b HTTP/1\.1" 200 - '
-        r'"http://example\.com/" "a test" \d+ms \d+ms 0',
+        r'"http://example\.com/" "a test" \d+ms \d+ms 500',
         line,
     )

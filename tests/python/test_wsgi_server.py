@@ -66,7 +66,7 @@ def test_workers_are_named_threads_that_run_together(server):
 def test_reactors_are_pinned_and_workers_are_not(server):
     ask(server, "/process")
     masks = {}
-    for task in Path(f"/proc/{server.process.pid}/task").iterdir():
+    for task in Path(f"/proc/{server.serving()[0]}/task").iterdir():
         masks.setdefault((task / "comm").read_text().strip(), []).append(os.sched_getaffinity(int(task.name)))
     ours = os.sched_getaffinity(0)
     # The kernel keeps the first 15 characters of a thread's name.
@@ -225,9 +225,15 @@ def test_memory_of_large_responses_is_given_back(driver):
 
 
 def settled(server):
-    """Resident bytes after every worker has run and every buffer that is kept was made."""
+    """Resident bytes after every worker has run and every buffer that is kept was made, those for uploads too."""
+
+    def upload(_):
+        with urllib.request.urlopen(f"{server.url}/upload", bytes(8 * MIB), CLIENT_S) as response:
+            assert json.load(response)["size"] == 8 * MIB
+
     with ThreadPoolExecutor(WORKERS) as clients:
         list(clients.map(lambda _: ask(server, f"/together?{WORKERS}"), range(WORKERS)))
+        list(clients.map(upload, range(WORKERS)))
     with urllib.request.urlopen(f"{server.url}/stream?{2 * MIB}", timeout=CLIENT_S) as response:
         response.read()
     return server.resident_bytes()

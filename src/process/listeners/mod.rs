@@ -45,6 +45,20 @@ impl Bound {
         self.sockets[reactor % self.sockets.len()].as_fd()
     }
 
+    /// Gives the file of a Unix socket, if there is one, to the user that the server will be.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn give(&self, uid: u32, gid: u32) -> Result<(), String> {
+        let Some(file) = &self.file else { return Ok(()) };
+        file.give(uid, gid).map_err(|error| {
+            format!(
+                "--http-socket {}: the socket can't be given to user {uid}, group {gid} ({error})",
+                self.description
+            )
+        })
+    }
+
     /// Unlinks the file of a Unix socket, if it is still the one that was bound here. Dropping does the same.
     pub fn cleanup(&mut self) {
         self.file = None;

@@ -9,6 +9,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use super::{Bound, code, machine_name, unix_flag};
@@ -35,6 +36,18 @@ impl SocketFile {
         // Absolute, since the working directory may change before the end.
         let path = std::path::absolute(path)?;
         Ok(Self { path, device: metadata.dev(), inode: metadata.ino(), process: std::process::id() })
+    }
+
+    /// Gives the file to a user and a group, if it is still the one that was bound: through a descriptor, since whoever owns
+    /// the directory could put something else in its place.
+    pub(super) fn give(&self, uid: u32, gid: u32) -> io::Result<()> {
+        let file = rustix::fs::open(&self.path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let found = rustix::fs::fstat(&file)?;
+        if found.st_dev != self.device || found.st_ino != self.inode {
+            return Err(io::Error::other("something else is in its place"));
+        }
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        Ok(rustix::fs::chownat(&file, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?)
     }
 }
 
@@ -245,6 +258,26 @@ mod tests {
         file.process += 1;
         drop(file);
         assert!(path.exists(), "another process' file");
+    }
+
+    #[test]
+    fn the_file_is_given_away() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s.sock");
+        let bound = bind(&path).unwrap();
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        // Root may give it to anybody, others have only themselves.
+        let (uid, gid) = if uid == 0 { (65534, 65533) } else { (uid, gid) };
+        bound.give(uid, gid).unwrap();
+        let found = fs::symlink_metadata(&path).unwrap();
+        assert_eq!((found.uid(), found.gid()), (uid, gid));
+        fs::remove_file(&path).unwrap();
+        let notes = directory.path().join("notes");
+        fs::write(&notes, "").unwrap();
+        std::os::unix::fs::symlink(&notes, &path).unwrap();
+        let error = bound.give(1, 1).unwrap_err();
+        assert!(error.contains("something else is in its place"), "{error}");
+        assert_ne!(fs::metadata(&notes).unwrap().uid(), 1);
     }
 
     #[test]

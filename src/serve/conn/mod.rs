@@ -13,6 +13,8 @@
 //!                                           └───────── Lingering ◄────────┘
 //! ```
 //!
+//! `Waiting` may turn into `Parked` when a worker says so, and back when the request is run again.
+//!
 //! `Closing` lasts until the driver has handed out the last operation as ended; only then is the descriptor closed.
 
 mod body;
@@ -27,6 +29,7 @@ use crate::reactor::clock::Instant;
 use crate::reactor::{Outgoing, Token};
 use crate::serve::exchange::{Exchange, Link, Peer};
 use crate::serve::http1::{BodyDecoder, HeadLimits, Version};
+use crate::serve::park::Action;
 
 pub use body::{BodyStore, Spool};
 pub use read::{Ended, Feed, feed, input_ended, is_full, store_body};
@@ -90,6 +93,17 @@ pub enum Phase {
         version: Version,
         /// Whether the client allows another request after it, likewise.
         keep_alive: bool,
+    },
+    /// The application lets it wait for something, without a worker.
+    Parked {
+        /// The request.
+        exchange: Box<Exchange>,
+        /// Its place among the parked; `None` when it is about to be run again.
+        place: Option<u32>,
+        /// When it has waited long enough.
+        until: Instant,
+        /// What happens then.
+        action: Action,
     },
     /// The response is being sent.
     Responding {

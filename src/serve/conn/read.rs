@@ -40,7 +40,10 @@ pub fn feed(
         }
         Phase::Closing => Feed::More,
         // Pipelined requests wait until the one before them is answered (RFC 9112 §9.3.2).
-        Phase::Body { complete: true, .. } | Phase::Waiting { .. } | Phase::Responding { .. } => {
+        Phase::Body { complete: true, .. }
+        | Phase::Waiting { .. }
+        | Phase::Parked { .. }
+        | Phase::Responding { .. } => {
             connection.pending.extend_from_slice(input);
             Feed::More
         }
@@ -174,7 +177,8 @@ pub fn input_ended(connection: &mut Connection) -> Ended {
     match &connection.phase {
         // Pipelined requests are answered first: the reactor is about to look at them.
         Phase::Idle if !connection.pending.is_empty() => Ended::Later,
-        Phase::Idle | Phase::Lingering { .. } | Phase::Closing => Ended::Close,
+        // A client that has nothing more to say and waits for what may never come has gone, as nearly all have.
+        Phase::Idle | Phase::Parked { .. } | Phase::Lingering { .. } | Phase::Closing => Ended::Close,
         Phase::Head { .. } => Ended::Refuse(Refusal::BadRequest("the connection was closed inside the head")),
         Phase::Body { complete: false, .. } => {
             Ended::Refuse(Refusal::BadRequest("the connection was closed inside the body"))
@@ -196,7 +200,7 @@ pub fn is_full(connection: &Connection) -> bool {
     match &connection.phase {
         Phase::Body { store, complete: false, .. } => store.is_full(),
         // Idle with pipelined requests at hand: each would otherwise let in more bytes than it takes away.
-        Phase::Body { .. } | Phase::Waiting { .. } | Phase::Responding { .. } | Phase::Idle => {
+        Phase::Body { .. } | Phase::Waiting { .. } | Phase::Parked { .. } | Phase::Responding { .. } | Phase::Idle => {
             connection.pending.len() >= limits::PIPELINE_BYTES_MAX
         }
         Phase::Head { .. } | Phase::Lingering { .. } | Phase::Closing => false,

@@ -44,6 +44,8 @@ pub enum Expired {
     Close,
     /// Answer 408 and close.
     RequestTimeout,
+    /// End the wait of a parked request.
+    Parked,
     /// Answer 504, while the worker goes on for nobody; or 503 if it is a disk that took too long.
     GatewayTimeout,
 }
@@ -51,6 +53,7 @@ pub enum Expired {
 /// The deadline of the phase the connection has just entered (or in which it has just made progress).
 pub fn deadline(connection: &Connection, now: Instant, timeouts: &Timeouts) -> Instant {
     now + match &connection.phase {
+        Phase::Parked { until, .. } => return *until,
         // A client that opens a connection is about to ask; one that was answered may take its time.
         Phase::Idle if connection.requests == 0 => timeouts.header,
         Phase::Idle => timeouts.keep_alive,
@@ -68,8 +71,9 @@ pub fn deadline(connection: &Connection, now: Instant, timeouts: &Timeouts) -> I
 /// What follows from `now`, given that the timer wheel has come to this connection.
 pub fn expired(connection: &Connection, now: Instant, timeouts: &Timeouts) -> Expired {
     if let Phase::Waiting { link, .. } = &connection.phase {
-        // The time in the queue and the time of running are limited separately (spec A).
-        let end = link.started().map_or(connection.deadline, |started| started + timeouts.request);
+        // The time in the queue and the time of running are limited separately (spec A). A handler that was interrupted may answer.
+        let grace = Duration::from_millis(limits::ANSWER_GRACE_MS);
+        let end = link.started().map_or(connection.deadline, |started| started + timeouts.request + grace);
         return if end > now { Expired::Later(end) } else { Expired::GatewayTimeout };
     }
     if connection.deadline > now {
@@ -80,6 +84,7 @@ pub fn expired(connection: &Connection, now: Instant, timeouts: &Timeouts) -> Ex
         // The client is not at fault while a disk is waited for.
         Phase::Body { complete, store, .. } if *complete || store.is_full() => Expired::GatewayTimeout,
         Phase::Body { .. } => Expired::RequestTimeout,
+        Phase::Parked { .. } => Expired::Parked,
         Phase::Waiting { .. } => Expired::GatewayTimeout,
         // A streaming application that has nothing to say isn't a client that doesn't read.
         Phase::Responding { .. } if !connection.sending => Expired::Later(now + timeouts.send),
@@ -180,7 +185,7 @@ mod tests {
         let started = connection.deadline;
         let Phase::Waiting { link, .. } = &connection.phase else { unreachable!() };
         link.start(started);
-        let end = started + TIMEOUTS.request;
+        let end = started + TIMEOUTS.request + Duration::from_millis(limits::ANSWER_GRACE_MS);
         assert_eq!(expired(&connection, started + MILLISECOND, &TIMEOUTS), Expired::Later(end));
         assert_eq!(expired(&connection, end, &TIMEOUTS), Expired::GatewayTimeout);
     }

@@ -190,16 +190,31 @@ pub fn plain_response(
     out.extend_from_slice(b"\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: ");
     decimal(out, body.len() as u64);
     out.extend_from_slice(b"\r\n");
-    // RFC 9112 §9.3: persistence is the default of 1.1 and has to be said in 1.0.
-    match (keep_alive, version) {
-        (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
-        (true, Version::Http10) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
-        (true, Version::Http11) => {}
-    }
+    connection(out, keep_alive, version);
     out.extend_from_slice(extra.as_bytes());
     out.extend_from_slice(b"\r\n");
     if !head_only {
         out.extend_from_slice(body.as_bytes());
+    }
+}
+
+/// Appends a 204, which has no body and says nothing of one (RFC 9110 §15.3.5, RFC 9112 §6.3).
+pub fn empty_response(out: &mut Vec<u8>, date: &[u8; 29], keep_alive: bool, version: Version) {
+    out.extend_from_slice(b"HTTP/1.1 204 No Content\r\nDate: ");
+    out.extend_from_slice(date);
+    out.extend_from_slice(b"\r\nServer: ");
+    out.extend_from_slice(SERVER.as_bytes());
+    out.extend_from_slice(b"\r\n");
+    connection(out, keep_alive, version);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// RFC 9112 §9.3: persistence is the default of 1.1 and has to be said in 1.0.
+fn connection(out: &mut Vec<u8>, keep_alive: bool, version: Version) {
+    match (keep_alive, version) {
+        (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
+        (true, Version::Http10) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+        (true, Version::Http11) => {}
     }
 }
 

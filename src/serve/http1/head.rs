@@ -118,6 +118,12 @@ pub struct Head {
 }
 
 impl Head {
+    /// The value of the first field of this name, which is to be in lower case.
+    pub fn find(&self, name: &[u8]) -> Option<&[u8]> {
+        let mut named = self.fields.iter().filter(|field| (field.name.end - field.name.start) as usize == name.len());
+        named.find(|field| self.get(field.name).eq_ignore_ascii_case(name)).map(|field| self.get(field.value))
+    }
+
     /// The bytes of a span.
     pub fn get(&self, span: Span) -> &[u8] {
         &self.bytes[span.start as usize..span.end as usize]

@@ -114,7 +114,7 @@ impl Baton {
             return Watch::Look(STALL);
         }
         let beside = self.running.load(Ordering::Relaxed) > 0;
-        if beside && let Some(left) = self.patience_left(now) {
+        if let Some(left) = if beside { self.patience_left(now) } else { None } {
             return Watch::Look(left);
         }
         match self.choose(if beside { BESIDE } else { ALONE }, now) {
@@ -145,6 +145,11 @@ impl Baton {
         self.last_pop.store(now.as_nanos(), Ordering::Relaxed);
         self.last_wait.store(waited.as_nanos() as u64, Ordering::Relaxed);
         if more && self.learned.load(Ordering::Relaxed) { self.choose(BESIDE, now) } else { None }
+    }
+
+    /// When a request was last taken.
+    pub fn last_pop(&self) -> Instant {
+        Instant::from_nanos(self.last_pop.load(Ordering::Relaxed))
     }
 
     /// How long a reactor may leave lying what arrives and what is answered while `waiting` requests are queued; zero: not at all.
@@ -220,6 +225,11 @@ impl Baton {
         self.word(worker).fetch_and(!bit(worker), Ordering::AcqRel) & bit(worker) != 0
     }
 
+    /// Whether any worker rests.
+    pub fn has_idle(&self) -> bool {
+        self.idle.iter().any(|word| word.load(Ordering::Relaxed) != 0)
+    }
+
     /// Whether the pool has learned that handlers let the GIL go.
     pub fn has_learned(&self) -> bool {
         self.learned.load(Ordering::Relaxed)
@@ -242,7 +252,7 @@ impl Baton {
             self.contender.store(NOBODY, Ordering::SeqCst);
             fence(Ordering::SeqCst);
             // A worker that came to rest after its word was looked at has seen a contender and relies on it: look once more.
-            if self.idle.iter().all(|word| word.load(Ordering::Relaxed) == 0) {
+            if !self.has_idle() {
                 return None;
             }
         }
@@ -494,10 +504,10 @@ mod tests {
                     self.wake(now, worker);
                 }
                 Step::Look => {
-                    if !self.queue.is_empty()
-                        && let Watch::Wake(worker) = self.baton.stall(at(now))
-                    {
-                        self.wake(now, Some(worker));
+                    if !self.queue.is_empty() {
+                        if let Watch::Wake(worker) = self.baton.stall(at(now)) {
+                            self.wake(now, Some(worker));
+                        }
                     }
                     self.later(now + limits::STALL_US / 2, Step::Look);
                 }

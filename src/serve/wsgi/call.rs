@@ -61,11 +61,13 @@ type Held = Option<Box<Exchange>>;
 
 impl Worker {
     pub(super) fn new(py: Python<'_>, pool: Arc<Pool>, application: Py<PyAny>, index: u32) -> PyResult<Self> {
+        let callables = Callables::new(py, Arc::clone(&pool), index)?;
+        pool.seats[index as usize].set_callables(Some(Arc::clone(&callables.shared)));
         Ok(Self {
             index,
             application,
             environ: Builder::new(py, &pool.settings)?,
-            callables: Callables::new(py, Arc::clone(&pool), index)?,
+            callables,
             input: Py::new(py, Input::default())?,
             disconnected: Py::new(py, ClientDisconnected::default())?,
             nobody: Arc::default(),
@@ -73,6 +75,11 @@ impl Worker {
             outbox: Outbox::new(),
             pool,
         })
+    }
+
+    /// Its index in the pool.
+    pub(super) fn index(&self) -> u32 {
+        self.index
     }
 
     /// Runs the application for `exchange` and posts the answer.
@@ -83,7 +90,10 @@ impl Worker {
         self.input.get().fill(py, std::mem::take(&mut exchange.body));
         let environ = self.environ.build(py, &exchange, &self.input, &self.disconnected);
         let response = Response::new(exchange, self.index, &self.pool, before);
-        self.callables.shared.with(py, |state| state.response = Some(response));
+        self.callables.shared.with(py, |state| {
+            state.response = Some(response);
+            state.environ = environ.as_ref().ok().map(|environ| environ.clone().unbind());
+        });
         let held = match environ {
             Ok(environ) => self.call(py, &environ, &link),
             Err(error) => {
@@ -91,31 +101,45 @@ impl Worker {
                 self.fail(py, &blank, &link, Failure::Raised(error))
             }
         };
-        self.callables.shared.with(py, |state| state.response = None);
-        let body = self.tidy(py);
+        let parked =
+            held.as_ref().and_then(|exchange| exchange.reply.special.as_ref()).is_some_and(|s| s.park.is_some());
+        self.forget(py);
+        let body = self.tidy(py, parked);
         if let Some(mut exchange) = held {
             exchange.body = body;
             self.pool.post(&self.outbox, Output::Reply(exchange));
         }
     }
 
-    /// After a panic: ends the request that was being run.
-    pub(super) fn abandon(&mut self, py: Python<'_>) {
-        let output = self.callables.shared.with(py, |State { date, response }| {
-            response.take().map_or(Output::Nothing, |mut response| response.fail(date))
-        });
-        self.pool.post(&self.outbox, output);
-        self.tidy(py);
+    /// The request is over. What the application has put into its environ may run Python code as it is let go of, so that happens
+    /// outside of the lock.
+    fn forget(&self, py: Python<'_>) {
+        let (response, environ) = self.callables.shared.with(py, |state| (state.response.take(), state.environ.take()));
+        drop(response);
+        drop(environ);
     }
 
-    /// Makes ready for the next request: what the application has kept is its own from now on.
-    fn tidy(&mut self, py: Python<'_>) -> Body {
-        let body = if ffi::references(py, &self.input) == 1 {
-            self.input.get().take(py)
-        } else {
-            replace(&mut self.input, Py::new(py, Input::default()));
-            Body::Empty
+    /// After a panic: ends the request that was being run.
+    pub(super) fn abandon(&mut self, py: Python<'_>) {
+        let output = self.callables.shared.with(py, |State { date, response, .. }| {
+            response.take().map_or(Output::Nothing, |mut response| response.fail(date))
+        });
+        self.forget(py);
+        self.pool.post(&self.outbox, output);
+        self.tidy(py, false);
+    }
+
+    /// Makes ready for the next request: what the application has kept is its own from now on. A parked request keeps its body,
+    /// whoever else would still read it.
+    fn tidy(&mut self, py: Python<'_>, parked: bool) -> Body {
+        let body = match ffi::references(py, &self.input) {
+            _ if parked => self.input.get().take_whole(py),
+            1 => self.input.get().take(py),
+            _ => Body::Empty,
         };
+        if ffi::references(py, &self.input) != 1 {
+            replace(&mut self.input, Py::new(py, Input::default()));
+        }
         if ffi::references(py, &self.disconnected) == 1 {
             // A link is the reactor's to use again once nobody else holds it.
             self.disconnected.get().set(py, Arc::clone(&self.nobody));
@@ -124,6 +148,7 @@ impl Worker {
         }
         if !self.callables.are_ours(py) {
             replace(&mut self.callables, Callables::new(py, Arc::clone(&self.pool), self.index));
+            self.pool.seats[self.index as usize].set_callables(Some(Arc::clone(&self.callables.shared)));
         }
         body
     }
@@ -143,6 +168,11 @@ impl Worker {
         let held =
             self.send_iterable(py, environ, &result).unwrap_or_else(|failure| self.fail(py, environ, link, failure));
         if let Some(exchange) = held {
+            if exchange.reply.special.as_ref().is_some_and(|special| special.park.is_some()) {
+                // The body goes with it, which the application may read until its end.
+                self.close(py, environ, &result);
+                return Some(exchange);
+            }
             // It goes into the mailbox before `close`, which may do the application's work after the response.
             self.pool.post(&self.outbox, Output::Reply(exchange));
             if self.close_is_slow {
@@ -183,13 +213,18 @@ impl Worker {
         environ: &Bound<'_, PyDict>,
         result: &Bound<'_, PyAny>,
     ) -> Result<Held, Failure> {
+        if let Some(output) =
+            self.response(py, |response, date| response.is_replaced().then(|| response.finish(date).0))
+        {
+            return Ok(self.hold(output));
+        }
         if let Some(held) = self.send_file(py, environ, result)? {
             return Ok(held);
         }
         let mut first = true;
         for item in PyIterator::from_object(result)? {
             let item = as_bytes(item?)?;
-            if item.as_bytes().is_empty() {
+            if item.as_bytes().is_empty() && !self.response(py, |response, _| response.is_replaced()) {
                 continue;
             }
             let only = std::mem::take(&mut first) && self.is_only_block(py, result);
@@ -279,15 +314,20 @@ impl Worker {
             Failure::Raised(error) if link.is_cancelled() && error.is_instance_of::<PyConnectionAbortedError>(py) => {
                 tracing::debug!("{}: the client went away", request_of(environ));
             }
+            Failure::Raised(error) if self.pool.is_timeout(py, &error) => {
+                report(py, environ, "interrupted after --request-timeout", &error);
+                return self.hold(self.response(py, Response::time_out));
+            }
             Failure::Raised(error) => report(py, environ, "the application raised", &error),
             Failure::Sentence(sentence) => tracing::error!("{}: {sentence}", request_of(environ)),
         }
+        self.pool.status.errors.count();
         self.hold(self.response(py, Response::fail))
     }
 
     /// Works on the response of the request being run. No Python code may run in `work`.
     fn response<T>(&self, py: Python<'_>, work: impl FnOnce(&mut Response, &mut DateText) -> T) -> T {
-        self.callables.shared.with(py, |State { date, response }| {
+        self.callables.shared.with(py, |State { date, response, .. }| {
             work(response.as_mut().expect("put there by `run`, and taken by nobody else before the request ends"), date)
         })
     }
@@ -352,7 +392,7 @@ fn log_length(environ: &Bound<'_, PyDict>, result: Result<u64, TooShort>) {
 }
 
 /// Method and target, from the environ: the request itself may be on its way back already.
-fn request_of(environ: &Bound<'_, PyDict>) -> String {
+pub(super) fn request_of(environ: &Bound<'_, PyDict>) -> String {
     let text = |key: &Bound<'_, PyString>| match environ.get_item(key) {
         Ok(Some(value)) => value.to_string(),
         _ => "?".to_owned(),
@@ -370,6 +410,7 @@ fn report(py: Python<'_>, environ: &Bound<'_, PyDict>, what: &str, error: &PyErr
         )?;
         PyString::new(py, "").call_method1(intern!(py, "join"), (lines,))?.extract()
     };
-    let text = formatted().unwrap_or_else(|_| error.to_string());
+    // The exception that interrupts a request may come in the midst of this: it comes once.
+    let text = formatted().or_else(|_| formatted()).unwrap_or_else(|_| error.to_string());
     tracing::error!("{}: {what}\n{}", request_of(environ), text.trim_end());
 }

@@ -89,7 +89,8 @@ enum Kind {
     /// Told by the head, which knows of absolute-form.
     Host,
     ForwardedProto,
-    /// `Proxy` (it would become HTTP_PROXY, which HTTP libraries take for a setting), and names with underscores.
+    /// `Proxy` (it would become HTTP_PROXY, which HTTP libraries take for a setting), `X-WSGo-Park` and `X-WSGo-Park-Arg` (the server
+    /// tells a request that is run again by it), and names with underscores.
     Dropped,
 }
 
@@ -183,6 +184,9 @@ impl Builder {
             self.scratch.clear();
             decimal(&mut self.scratch, length);
             env.set_item(intern!(py, "CONTENT_LENGTH"), ffi::latin1(py, &self.scratch)?)?;
+        }
+        if let Some(arg) = exchange.park_arg.as_ref().filter(|_| exchange.retried) {
+            env.set_item(intern!(py, "HTTP_X_WSGO_PARK_ARG"), ffi::latin1(py, arg)?)?;
         }
         env.set_item(intern!(py, "wsgi.input"), input)?;
         env.set_item(intern!(py, "hoopsnake.client_disconnected"), disconnected)?;
@@ -312,6 +316,7 @@ impl Builder {
             b"x-forwarded-proto" => Kind::ForwardedProto,
             b"proxy" => Kind::Dropped,
             _ if !self.underscores && name.contains(&b'_') => Kind::Dropped,
+            other if is_ours(other) => Kind::Dropped,
             _ => Kind::Plain,
         };
         let key = environ_key(name, kind);
@@ -363,6 +368,14 @@ impl Builder {
     }
 }
 
+/// Whether a field, in lower case, would say something of parking that only the server says.
+fn is_ours(name: &[u8]) -> bool {
+    let same = |other: &[u8]| {
+        name.len() == other.len() && name.iter().zip(other).all(|(a, b)| a == b || (*a == b'_' && *b == b'-'))
+    };
+    same(b"x-wsgo-park") || same(b"x-wsgo-park-arg")
+}
+
 /// `HTTP_` and the name in upper case with `_` for `-`; without `HTTP_` for what CGI has names of its own for.
 fn environ_key(name: &[u8], kind: Kind) -> Vec<u8> {
     let prefix: &[u8] = if kind == Kind::ContentType { b"" } else { b"HTTP_" };
@@ -407,7 +420,7 @@ fn template(py: Python<'_>, settings: &PoolSettings, listener: &ListenerInfo) ->
     }
     set("wsgi.version", PyTuple::new(py, [1, 0])?.into_any())?;
     set("wsgi.url_scheme", text(listener.scheme))?;
-    set("wsgi.multithread", boolean(settings.workers > 1)?)?;
+    set("wsgi.multithread", boolean(settings.max_workers > 1)?)?;
     set("wsgi.multiprocess", boolean(settings.multiprocess)?)?;
     set("wsgi.run_once", boolean(false)?)?;
     set("wsgi.errors", py.import("sys")?.getattr("stderr")?)?;

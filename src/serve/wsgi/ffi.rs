@@ -1,4 +1,5 @@
-//! What PyO3 has no safe and fast way to: latin-1 strings in and out, and a copy of a descriptor. All of this room's `unsafe`.
+//! What PyO3 has no safe and fast way to: latin-1 strings in and out, a copy of a descriptor, exceptions in other threads, and the
+//! end of a process that Python can't end. All of this room's `unsafe`.
 
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
@@ -62,4 +63,31 @@ pub(super) fn duplicate(descriptor: RawFd) -> std::io::Result<OwnedFd> {
 pub(super) fn references<T>(_py: Python<'_>, object: &Py<T>) -> isize {
     // SAFETY: attached; `object` is a reference, so what it refers to lives.
     unsafe { ffi::Py_REFCNT(object.as_ptr()) }
+}
+
+/// What `threading.get_ident()` returns in this thread.
+pub(super) fn thread_ident(_py: Python<'_>) -> u64 {
+    // SAFETY: attached, and nothing is passed.
+    unsafe { ffi::PyThread_get_thread_ident() as u64 }
+}
+
+/// Makes `exception` (a class) pending in the thread of this identifier, or takes back what is pending there. False if Python
+/// knows no such thread.
+pub(crate) fn set_async_exception(_py: Python<'_>, thread: u64, exception: Option<&Bound<'_, PyAny>>) -> bool {
+    let exception = exception.map_or(std::ptr::null_mut(), Bound::as_ptr);
+    // SAFETY: attached; `exception` is null or borrowed from a reference that outlives the call, which takes one of its own. The
+    // identifier is looked up, not trusted.
+    unsafe { ffi::PyThreadState_SetAsyncExc(thread as _, exception) > 0 }
+}
+
+/// Sends `signal` to the calling thread; its handler has run when this returns.
+pub(super) fn raise(signal: i32) -> bool {
+    // SAFETY: plain integers.
+    unsafe { libc::raise(signal) == 0 }
+}
+
+/// Ends the process at once: no `atexit`, no destructors, nothing that might wait for the GIL.
+pub(super) fn exit_now(code: i32) -> ! {
+    // SAFETY: doesn't return and touches no memory.
+    unsafe { libc::_exit(code) }
 }

@@ -63,6 +63,26 @@ impl Input {
         *self.lock(py) = State { source, position: 0, length };
     }
 
+    /// Takes the whole body out, whatever was read of it, for the request to be run once more.
+    pub(super) fn take_whole(&self, py: Python<'_>) -> Body {
+        let state = std::mem::take(&mut *self.lock(py));
+        match state.source {
+            Source::Empty => Body::Empty,
+            Source::Memory(bytes) => Body::Memory(bytes),
+            Source::File(spooled) => py.detach(|| {
+                // Another thread of the application may be reading from it.
+                let file = Arc::try_unwrap(spooled.file).or_else(|file| file.try_clone());
+                file.map_or_else(
+                    |error| {
+                        tracing::error!("a spooled request body is lost: {error}");
+                        Body::Empty
+                    },
+                    |file| Body::File(file, state.length),
+                )
+            }),
+        }
+    }
+
     /// Takes the body out: its memory is of use to the reactor, its file is closed without the GIL (that can take long).
     pub(super) fn take(&self, py: Python<'_>) -> Body {
         let state = std::mem::take(&mut *self.lock(py));

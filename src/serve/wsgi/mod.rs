@@ -5,19 +5,29 @@
 //!
 //! One request: `pool` takes it, `environ` and `input` describe it, `call` runs the application, `start_response` and
 //! `response` turn what it says into bytes, `file_wrapper` hands files over, `release` gives large buffers back to Python.
+//!
+//! Beside the way of a request: `seat` is a worker as others see it, `timeout` judges who has run for too long, `elastic` how many
+//! workers there should be, and `overseer` does, on the main thread, what follows from that.
 
 pub mod baton;
 mod call;
+pub mod elastic;
 mod environ;
-#[expect(unsafe_code, reason = "strings and descriptors that PyO3 has no safe way to")]
+#[expect(unsafe_code, reason = "what PyO3 has no safe way to")]
 mod ffi;
 mod file_wrapper;
 mod input;
+mod overseer;
 pub mod pool;
 mod release;
 mod response;
+mod seat;
 mod start_response;
 #[cfg(test)]
 mod tests;
+pub mod timeout;
+mod waiting;
 
+pub(crate) use ffi::set_async_exception;
+pub use overseer::{Hooks, Overseer, Plight, leave_at_once};
 pub use pool::{ListenerInfo, Pool, PoolSettings};

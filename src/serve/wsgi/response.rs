@@ -17,12 +17,14 @@ use super::pool::Pool;
 use crate::limits;
 use crate::reactor::clock;
 use crate::reactor::{FileRange, Segment, Token};
-use crate::serve::exchange::{End, Exchange, Link};
+use crate::serve::exchange::{End, Exchange, Link, Special};
 use crate::serve::http1::Version;
 use crate::serve::http1::encode::{self, DateText};
 
 /// Bytes of a block, in a body too large to be copied whole, from which on it is sent from Python's memory.
 const SHARED_BYTES_MIN: usize = 8 * 1024;
+/// What a client is told whose request took too long, by a worker as by a reactor.
+const TIMED_OUT: &str = "504 Gateway Timeout: the application took too long\n";
 
 /// What start_response was told, rendered.
 #[derive(Default)]
@@ -39,6 +41,8 @@ pub(super) struct Fields {
     pub(super) server: bool,
     /// The application asked for the connection to be closed.
     pub(super) close: bool,
+    /// What it told the server itself.
+    pub(super) special: Option<Box<Special>>,
 }
 
 impl Fields {
@@ -103,6 +107,10 @@ pub(super) struct Response {
     /// Body bytes handed over.
     body_bytes: u64,
     complete: bool,
+    /// The reactor makes the response: what the application sends goes nowhere.
+    replaced: bool,
+    /// Whether the request can be parked.
+    may_park: bool,
     head_only: bool,
     version: Version,
     keep_alive: bool,
@@ -114,7 +122,7 @@ impl Response {
     pub(super) fn new(mut exchange: Box<Exchange>, worker: u32, pool: &Arc<Pool>, cpu: Option<Duration>) -> Self {
         let head = &exchange.head;
         let (head_only, version) = (head.get(head.method) == b"HEAD", head.version);
-        let keep_alive = head.keep_alive;
+        let (keep_alive, may_park) = (head.keep_alive, !exchange.retried);
         let bytes = std::mem::take(&mut exchange.reply.spare);
         debug_assert!(bytes.is_empty(), "nothing of an earlier response is sent again");
         Self {
@@ -128,6 +136,8 @@ impl Response {
             delimited: Delimited::NoBody,
             body_bytes: 0,
             complete: false,
+            replaced: false,
+            may_park,
             head_only,
             version,
             keep_alive,
@@ -144,6 +154,37 @@ impl Response {
     /// Whether the head is on its way: nothing about it can be changed.
     pub(super) fn is_handed_over(&self) -> bool {
         self.exchange.is_none()
+    }
+
+    /// The request, unless it is handed over.
+    pub(super) fn exchange(&self) -> Option<&Exchange> {
+        self.exchange.as_deref()
+    }
+
+    /// Whether the reactor makes the response, as the application said in a special field ([`Special::replaces`]): nothing that the
+    /// application still has to say is of interest.
+    pub(super) fn is_replaced(&self) -> bool {
+        self.replaced
+            || (self.exchange.is_some() && self.fields.special.as_ref().is_some_and(|special| special.replaces()))
+    }
+
+    /// Takes what start_response was told.
+    pub(super) fn start(&mut self, mut fields: Fields) {
+        if let Some(special) = fields.special.as_mut().filter(|_| !self.may_park) {
+            special.forget_park();
+        }
+        self.fields = fields;
+    }
+
+    /// Hands the fields over for the reactor to make a response of.
+    fn replace(&mut self) -> Output {
+        let Some(mut exchange) = self.exchange.take() else { return Output::Nothing };
+        self.keep_alive &= !self.fields.close && !self.pool.is_draining();
+        (self.complete, self.replaced) = (true, true);
+        self.fill(&mut exchange);
+        exchange.reply.end = End::Complete;
+        exchange.reply.outgoing.push(Segment::Bytes(std::mem::take(&mut self.fields.bytes)));
+        Output::Reply(exchange)
     }
 
     /// Body bytes that may still be sent.
@@ -164,6 +205,9 @@ impl Response {
         items: &[Bound<'_, PyBytes>],
         date: &mut DateText,
     ) -> (Output, Result<u64, TooShort>) {
+        if self.is_replaced() {
+            return (self.replace(), Ok(0));
+        }
         let total: u64 = items.iter().map(|item| item.as_bytes().len() as u64).sum();
         let Some(mut exchange) = self.take_exchange(Some(total), date) else { return (Output::Nothing, Ok(0)) };
         let (room, cut, result) = self.measure(total);
@@ -200,6 +244,9 @@ impl Response {
     /// # Errors
     /// As [`Response::send_all`].
     pub(super) fn send_file(&mut self, mut range: FileRange, date: &mut DateText) -> (Output, Result<u64, TooShort>) {
+        if self.is_replaced() {
+            return (self.replace(), Ok(0));
+        }
         let Some(mut exchange) = self.take_exchange(Some(range.length), date) else {
             return (Output::Nothing, Ok(0));
         };
@@ -215,6 +262,9 @@ impl Response {
     /// One block that isn't empty. `only`: it is known to be the whole body.
     pub(super) fn send(&mut self, item: &Bound<'_, PyBytes>, only: bool, date: &mut DateText) -> Sent {
         let bytes = item.as_bytes();
+        if self.is_replaced() {
+            return Sent { output: self.replace(), complete: true, cut: 0 };
+        }
         if self.complete {
             return Sent { output: Output::Nothing, complete: true, cut: bytes.len() as u64 };
         }
@@ -279,20 +329,31 @@ impl Response {
 
     /// The application has failed: a 500 of our own if nothing was handed over, otherwise the connection is cut.
     pub(super) fn fail(&mut self, date: &mut DateText) -> Output {
+        self.fail_with(500, "Internal Server Error\n", date)
+    }
+
+    /// The application was interrupted because it took too long: a 504, otherwise the same.
+    pub(super) fn time_out(&mut self, date: &mut DateText) -> Output {
+        self.fail_with(504, TIMED_OUT, date)
+    }
+
+    fn fail_with(&mut self, status: u16, text: &str, date: &mut DateText) -> Output {
         if let Some(mut exchange) = self.exchange.take() {
             let mut out = std::mem::take(&mut self.fields.bytes);
             out.clear();
             let date = date.at(clock::unix_seconds());
             self.keep_alive &= !self.pool.is_draining();
             let (keep_alive, version, head_only) = (self.keep_alive, self.version, self.head_only);
-            encode::plain_response(&mut out, 500, "Internal Server Error\n", "", date, keep_alive, version, head_only);
-            self.fields.status = 500;
+            encode::plain_response(&mut out, status, text, "", date, keep_alive, version, head_only);
+            self.fields.status = status;
+            self.fields.special = None;
             self.complete = true;
+            exchange.reply.head_bytes = out.len() - if head_only { 0 } else { text.len() };
             exchange.reply.outgoing.clear();
             exchange.reply.outgoing.push(Segment::Bytes(out));
             self.fill(&mut exchange);
             exchange.reply.end = End::Complete;
-            exchange.reply.body_bytes = if head_only { 0 } else { "Internal Server Error\n".len() as u64 };
+            exchange.reply.body_bytes = if head_only { 0 } else { text.len() as u64 };
             return Output::Reply(exchange);
         }
         self.cut()
@@ -327,12 +388,14 @@ impl Response {
     fn take_exchange(&mut self, known: Option<u64>, date: &mut DateText) -> Option<Box<Exchange>> {
         let mut exchange = self.exchange.take()?;
         self.complete_head(known, date);
+        exchange.reply.head_bytes = self.fields.bytes.len();
         self.fill(&mut exchange);
         Some(exchange)
     }
 
-    fn fill(&self, exchange: &mut Exchange) {
+    fn fill(&mut self, exchange: &mut Exchange) {
         exchange.reply.status = self.fields.status;
+        exchange.reply.special = self.fields.special.take();
         exchange.reply.keep_alive = self.keep_alive;
         exchange.reply.worker = self.worker + 1;
         exchange.reply.cpu = self.cpu.map_or(Duration::ZERO, |before| clock::thread_cpu().saturating_sub(before));

@@ -8,12 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use pyo3::exceptions::{PyAssertionError, PyConnectionAbortedError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
-use pyo3::types::{PyBytes, PyList, PyString, PyTraceback, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTraceback, PyTuple};
 
 use super::ffi;
-use super::pool::{Outbox, Pool};
+use super::pool::{Outbox, Pool, PoolSettings};
 use super::response::{Fields, Output, Response};
 use crate::limits;
+use crate::serve::exchange::{Exchange, Link, Special};
 use crate::serve::http1::encode::{self, DateText};
 
 /// A worker's response in the making, as its application sees it.
@@ -29,11 +30,23 @@ pub(super) struct State {
     pub(super) date: DateText,
     /// `None` between requests.
     pub(super) response: Option<Response>,
+    /// The environ of the request that is run, for those who want to know which it is. `None` between requests.
+    pub(super) environ: Option<Py<PyDict>>,
 }
 
 impl Shared {
     pub(super) fn with<T>(&self, py: Python<'_>, work: impl FnOnce(&mut State) -> T) -> T {
         work(&mut self.state.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Without the GIL, and without waiting: looks at the request of `link` if it is the one being run, and its response isn't under
+    /// way. False if it isn't, or if a worker is just at it.
+    pub(super) fn look_at(&self, link: &Arc<Link>, look: impl FnOnce(&Exchange)) -> bool {
+        let Ok(state) = self.state.try_lock() else { return false };
+        let exchange = state.response.as_ref().and_then(Response::exchange);
+        let Some(exchange) = exchange.filter(|exchange| Arc::ptr_eq(&exchange.link, link)) else { return false };
+        look(exchange);
+        true
     }
 
     /// Hands over a part of a streaming response: posts, and wakes the reactor now.
@@ -46,12 +59,13 @@ impl Shared {
         self.pool.flush(&outbox);
     }
 
-    /// Waits while the client takes less than it is given. False if the response is of no use any more.
+    /// After a part was handed over: waits while the client takes less than it is given. False if the response is of no use any more.
     pub(super) fn wait_for_room(&self, py: Python<'_>) -> bool {
         let Some(link) = self.with(py, |state| state.response.as_ref().map(|response| Arc::clone(&response.link)))
         else {
             return false;
         };
+        self.pool.progress(self.worker);
         if link.is_full() {
             self.pool.wait_for_room(py, &link, self.worker);
         }
@@ -123,13 +137,13 @@ impl StartResponse {
             (Err(Refused::Output), Some(error)) => return Err(error),
             (Err(refused), _) => return Err(refused.into()),
         };
-        let result = render(&mut fields, status, headers);
+        let result = render(&mut fields, status, headers, &self.shared.pool.settings);
         if result.is_err() {
             fields.clear();
         }
         self.shared.with(py, |state| {
             if let Some(response) = state.response.as_mut().filter(|response| !response.is_handed_over()) {
-                response.fields = fields;
+                response.start(fields);
             }
         });
         result.map(|()| self.write.clone_ref(py))
@@ -152,13 +166,16 @@ impl Writer {
         };
         let size = data.as_bytes().len() as u64;
         let output = self.shared.with(py, |state| {
-            let State { date, response } = state;
+            let State { date, response, .. } = state;
             let response = response.as_mut().ok_or(Refused::Over)?;
             if !response.is_started() {
                 return Err(Refused::Early);
             }
             if response.link.is_cancelled() {
                 return Err(Refused::Gone);
+            }
+            if response.is_replaced() {
+                return Ok(Output::Nothing);
             }
             let room = response.room();
             if size > room {
@@ -213,7 +230,12 @@ fn raised(exc_info: &Bound<'_, PyAny>) -> PyResult<PyErr> {
 }
 
 /// Checks status and fields, and renders them into `out`.
-fn render(out: &mut Fields, status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>) -> PyResult<()> {
+fn render(
+    out: &mut Fields,
+    status: &Bound<'_, PyAny>,
+    headers: &Bound<'_, PyAny>,
+    settings: &PoolSettings,
+) -> PyResult<()> {
     let Ok(text) = status.cast::<PyString>() else {
         return Err(PyTypeError::new_err(format!("the status must be a str, not {}", type_name(status))));
     };
@@ -229,8 +251,9 @@ fn render(out: &mut Fields, status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny
         return Err(PyTypeError::new_err(format!("the headers must be a list, not {}", type_name(headers))));
     };
     for pair in list {
-        render_field(out, &pair)?;
-        if out.bytes.len() > limits::RESPONSE_HEAD_BYTES_MAX {
+        render_field(out, &pair, settings)?;
+        let special = out.special.as_ref().map_or(0, |special| special.bytes());
+        if out.bytes.len() + special > limits::RESPONSE_HEAD_BYTES_MAX {
             return Err(PyValueError::new_err(format!(
                 "the response head is larger than {} bytes",
                 limits::RESPONSE_HEAD_BYTES_MAX
@@ -241,7 +264,7 @@ fn render(out: &mut Fields, status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny
     Ok(())
 }
 
-fn render_field(out: &mut Fields, pair: &Bound<'_, PyAny>) -> PyResult<()> {
+fn render_field(out: &mut Fields, pair: &Bound<'_, PyAny>, settings: &PoolSettings) -> PyResult<()> {
     let Some(tuple) = pair.cast::<PyTuple>().ok().filter(|tuple| tuple.len() == 2) else {
         return Err(PyTypeError::new_err(format!("a header must be a tuple of name and value, not {}", repr(pair))));
     };
@@ -259,6 +282,9 @@ fn render_field(out: &mut Fields, pair: &Bound<'_, PyAny>) -> PyResult<()> {
     if !encode::is_field_value(value) {
         return wrong("the header value holds a control character (RFC 9110 section 5.5)");
     }
+    if is_special(out, name, value, settings) {
+        return Ok(());
+    }
     match note(out, name, value) {
         Noted::Render => {
             out.bytes.extend_from_slice(name);
@@ -270,6 +296,38 @@ fn render_field(out: &mut Fields, pair: &Bound<'_, PyAny>) -> PyResult<()> {
         Noted::Kept => Ok(()),
         Noted::Refuse(sentence) => wrong(sentence),
     }
+}
+
+/// Takes a field that is meant for the server itself. Nearly all names end at the first test.
+fn is_special(out: &mut Fields, name: &[u8], value: &[u8], settings: &PoolSettings) -> bool {
+    let [b'x' | b'X', b'-', rest @ ..] = name else { return false };
+    let is = |other: &str| rest.eq_ignore_ascii_case(other.as_bytes());
+    let ours = rest.get(..5).is_some_and(|prefix| prefix.eq_ignore_ascii_case(b"wsgo-"));
+    // One in front may act on these two if we don't.
+    if !(ours || settings.sendfile && is("sendfile") || settings.accel && is("accel-redirect")) {
+        return false;
+    }
+    let special: &mut Special = out.special.get_or_insert_default();
+    let (slot, list) = match rest.len() {
+        8 if is("sendfile") => (&mut special.sendfile, false),
+        9 if is("wsgo-park") => (&mut special.park, true),
+        10 if is("wsgo-block") => (&mut special.block, false),
+        13 if is("wsgo-park-arg") => (&mut special.park_arg, false),
+        14 if is("accel-redirect") => (&mut special.accel_redirect, false),
+        17 if is("wsgo-vary-cookies") => (&mut special.vary_cookies, true),
+        17 if is("wsgo-park-timeout") => (&mut special.park_timeout, false),
+        // A word for a server of another version: not for the client either.
+        _ => return true,
+    };
+    match slot {
+        None => *slot = Some(value.to_vec()),
+        Some(before) if list => {
+            before.extend_from_slice(b", ");
+            before.extend_from_slice(value);
+        }
+        Some(_) => {}
+    }
+    true
 }
 
 enum Noted {

@@ -12,11 +12,14 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::call::Worker;
+use super::response::{Output, Response};
 use super::{ListenerInfo, Pool, PoolSettings};
 use crate::config::Network;
 use crate::reactor::{Outgoing, Token, Waker, clock};
-use crate::serve::exchange::{Body, End, Exchange, Link, Mailbox, Message, Peer, Reply};
+use crate::serve::exchange::{Body, End, Exchange, Link, Mailbox, Message, Peer, Special};
+use crate::serve::http1::encode::DateText;
 use crate::serve::http1::{Head, HeadLimits};
+use crate::serve::queue::rules::Rules;
 
 /// A pool of one worker whose reactor is the test.
 struct Bench {
@@ -55,12 +58,17 @@ impl Bench {
         let mailbox = Arc::new(Mailbox { queue: Default::default(), waker: Arc::new(Waker::new().unwrap()) });
         let settings = PoolSettings {
             workers: 1,
+            max_workers: 1,
             request_timeout: Duration::from_secs(60),
             measure_cpu: true,
             multiprocess: false,
             listeners: vec![ListenerInfo::tcp("127.0.0.1:8000".parse().unwrap()), ListenerInfo::unix()],
             trusted_proxies: vec![Network { address: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 0)), prefix: 8 }],
             header_underscores: false,
+            queue: Rules::default(),
+            notifier: Arc::default(),
+            sendfile: true,
+            accel: false,
             driver: "test",
         };
         Self { pool: Pool::new(settings, vec![Arc::clone(&mailbox)]), mailbox }
@@ -137,8 +145,7 @@ fn exchange(request: &[u8]) -> Box<Exchange> {
         received: now,
         queued: now,
         deadline: now + Duration::from_secs(60),
-        link: Arc::new(Link::default()),
-        reply: Reply::default(),
+        ..Exchange::default()
     })
 }
 
@@ -558,12 +565,14 @@ fn a_client_that_takes_nothing_stops_the_worker_and_its_end_stops_the_iteration(
     let (application, link) = Python::attach(|py| {
         let request = exchange(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
         let link = Arc::clone(&request.link);
-        bench.pool.submit(request).unwrap_or_else(|_| panic!("there is room"));
+        bench.pool.submit(request);
         (application(py, source).unbind(), link)
     });
     let (pool, for_worker) = (Arc::clone(&bench.pool), Python::attach(|py| application.clone_ref(py)));
     bench.pool.close();
-    let thread = std::thread::spawn(move || Python::attach(|py| pool.run_worker(py, for_worker, 0)).unwrap());
+    let thread = std::thread::spawn(move || {
+        Python::attach(|py| pool.run_worker(py, for_worker, pool.take_seat().unwrap())).unwrap()
+    });
     // Only a worker that waits leaves its number.
     let worker = loop {
         if let Some(worker) = link.take_waiting() {
@@ -586,7 +595,7 @@ fn a_client_that_takes_nothing_stops_the_worker_and_its_end_stops_the_iteration(
 fn the_pool_answers_what_is_queued_then_closes_and_gives_up_what_is_too_late() {
     let bench = Bench::new();
     let application = Python::attach(|py| application(py, &returning("[b'a']")).unbind());
-    let submit = |request: Box<Exchange>| bench.pool.submit(request).unwrap_or_else(|_| panic!("there is room"));
+    let submit = |request: Box<Exchange>| bench.pool.submit(request);
     submit(exchange(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
     let gone = exchange(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     gone.link.cancel();
@@ -597,7 +606,11 @@ fn the_pool_answers_what_is_queued_then_closes_and_gives_up_what_is_too_late() {
     bench.pool.wake(clock::now());
     bench.pool.close();
     let pool = Arc::clone(&bench.pool);
-    std::thread::spawn(move || Python::attach(|py| pool.run_worker(py, application, 0)).unwrap()).join().unwrap();
+    std::thread::spawn(move || {
+        Python::attach(|py| pool.run_worker(py, application, pool.take_seat().unwrap())).unwrap()
+    })
+    .join()
+    .unwrap();
     let answers: Vec<(u16, End)> = std::iter::from_fn(|| bench.mailbox.queue.pop())
         .map(|message| match message {
             Message::Reply(exchange) => (exchange.reply.status, exchange.reply.end),
@@ -963,5 +976,202 @@ fn the_reference_validator_stays_silent() {
         );
         let answer = serve(&source, request);
         assert_eq!((answer.status, answer.end), (200, Some(End::Complete)), "{body}: {answer:?}");
+    }
+}
+
+/// Runs `source` for `request`; the reply before a reactor has made anything of it.
+fn reply_of(source: &str, request: &[u8], retried: bool) -> Box<Exchange> {
+    let bench = Bench::new();
+    Python::attach(|py| {
+        let mut worker = bench.worker(py, &application(py, source));
+        let mut exchange = exchange(request);
+        exchange.retried = retried;
+        worker.run(py, exchange);
+        match bench.mailbox.queue.pop() {
+            Some(Message::Reply(exchange)) => exchange,
+            _ => panic!("one reply"),
+        }
+    })
+}
+
+const PLAIN_GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+fn special(headers: &str) -> (Option<Special>, String) {
+    let source = format!("def application(e, sr):\n    sr('200 OK', {headers})\n    return [b'x']\n");
+    let mut exchange = reply_of(&source, PLAIN_GET, false);
+    let special = exchange.reply.special.take().map(|special| *special);
+    (special, drain(&mut exchange.reply.outgoing))
+}
+
+/// Each name, without case; what the client gets of them: nothing.
+#[test]
+fn special_fields_are_taken_and_stripped() {
+    let text = |value: &str| Some(value.as_bytes().to_vec());
+    let check = |headers: &str, expected: Special| {
+        let (found, sent) = special(headers);
+        assert_eq!(found, Some(expected), "{headers}");
+        let fields = sent.to_ascii_lowercase();
+        assert!(!fields.contains("x-wsgo") && !fields.contains("x-sendfile"), "{sent}");
+    };
+    check("[('X-Sendfile', '/a b')]", Special { sendfile: text("/a b"), ..Special::default() });
+    check("[('x-SENDFILE', '/a'), ('X-Sendfile', '/b')]", Special { sendfile: text("/a"), ..Special::default() });
+    check("[('X-WSGo-Park', 'a'), ('x-wsgo-park', 'b, c')]", Special { park: text("a, b, c"), ..Special::default() });
+    check("[('X-WSGo-Park-Timeout', '5 retry')]", Special { park_timeout: text("5 retry"), ..Special::default() });
+    check("[('X-WSGo-Park-Arg', 'x')]", Special { park_arg: text("x"), ..Special::default() });
+    check("[('X-WSGO-BLOCK', '60')]", Special { block: text("60"), ..Special::default() });
+    check("[('X-WSGo-Vary-Cookies', 's')]", Special { vary_cookies: text("s"), ..Special::default() });
+    check("[('X-WSGo-Websocket', '1')]", Special::default());
+    // Not configured in this pool: an nginx in front may act on it.
+    let (found, sent) = special("[('X-Accel-Redirect', '/a'), ('X-WSG', '1'), ('X-Sendfile-Type', '2'), ('Xx', '3')]");
+    assert_eq!(found, None);
+    for line in ["X-Accel-Redirect: /a\r\n", "X-WSG: 1\r\n", "X-Sendfile-Type: 2\r\n", "Xx: 3\r\n"] {
+        assert!(sent.contains(line), "{sent}");
+    }
+}
+
+#[test]
+fn a_replaced_response_is_its_fields_and_nothing_else() {
+    let fields = "[('X-A', 'b'), ('Content-Length', '3'), ('X-Sendfile', '/f'), ('Connection', 'close')]";
+    let check = |body: &str| {
+        let source = format!("closed = []\ndef application(e, sr):\n{body}\n");
+        let mut exchange = reply_of(&source.replace("FIELDS", fields), PLAIN_GET, false);
+        let reply = &mut exchange.reply;
+        assert!(reply.special.as_ref().is_some_and(|special| special.replaces()), "{body}");
+        assert_eq!(drain(&mut reply.outgoing), "HTTP/1.1 203 Fine\r\nX-A: b\r\n", "{body}");
+        assert_eq!((reply.status, reply.end, reply.keep_alive), (203, End::Complete, false), "{body}");
+        assert_eq!((reply.head_bytes, reply.body_bytes, reply.worker), (0, 0, 1), "{body}");
+    };
+    let start = "    write = sr('203 Fine', FIELDS)\n";
+    for rest in
+        ["return [b'abc']", "return []", "return (b'x', b'y')", "return iter([b'abc'])", "yield b'abc'", "yield b''"]
+    {
+        check(&format!("{start}    {rest}"));
+    }
+    check(&format!("{start}    write(b'abc'); write(b'')\n    return [b'x']"));
+    check(&format!("{start}    return e['wsgi.file_wrapper'](open('/proc/version', 'rb'))"));
+    check(&format!("    sr('200 OK', [])\n    import sys\n    try: 1/0\n    except Exception: info = sys.exc_info()\n{start}    \
+        return [b'x']").replace("FIELDS)\n", "FIELDS, info)\n"));
+}
+
+/// Nothing more is asked of an iterable once it is known that it isn't sent, but it is closed.
+#[test]
+fn a_replaced_iterable_is_closed_and_not_run_on() {
+    let source = "
+seen = []
+class Result:
+    def __iter__(self): seen.append('iter'); return iter([b'a'])
+    def close(self): seen.append('closed')
+def application(e, sr):
+    sr('200 OK', [('X-WSGo-Park', 'a')])
+    return Result()
+application.seen = seen
+";
+    let lazy = "
+seen = []
+class Result:
+    def __iter__(self):
+        application.start('200 OK', [('X-Sendfile', 'a')])
+        for n in range(5): seen.append('block'); yield b''
+    def close(self): seen.append('closed')
+def application(e, sr):
+    application.start = sr
+    return Result()
+application.seen = seen
+";
+    let bench = Bench::new();
+    Python::attach(|py| {
+        for (source, expected) in [(source, &["closed"][..]), (lazy, &["block", "closed"])] {
+            let application = application(py, source);
+            bench.worker(py, &application).run(py, exchange(PLAIN_GET));
+            assert_eq!(application.getattr("seen").unwrap().extract::<Vec<String>>().unwrap(), expected);
+            assert!(matches!(bench.mailbox.queue.pop(), Some(Message::Reply(_))));
+            assert!(bench.mailbox.queue.pop().is_none(), "one reply");
+        }
+    });
+}
+
+/// The body of a request that is parked goes with it, whatever was read of it and whoever holds the stream.
+#[test]
+fn a_parked_request_keeps_its_body() {
+    let request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
+    for result in ["[b'']", "iter([b'a'])"] {
+        let source = format!(
+            "kept = []\ndef application(e, sr):\n    kept.append(e['wsgi.input'])\n    e['wsgi.input'].read(3)\n    \
+            sr('200 OK', [('X-WSGo-Park', 'a'), ('X-WSGo-Park-Timeout', '1 retry')])\n    return {result}\n"
+        );
+        let exchange = reply_of(&source, request, false);
+        assert!(matches!(&exchange.body, Body::Memory(bytes) if bytes == b"hello"), "{result}: {:?}", exchange.body);
+        // Run again, it is answered as it says.
+        let mut exchange = reply_of(&source, request, true);
+        let special = exchange.reply.special.take().expect("something was said");
+        assert_eq!((*special).clone(), Special::default());
+        assert!(drain(&mut exchange.reply.outgoing).starts_with("HTTP/1.1 200 OK\r\nDate: "), "{result}");
+    }
+}
+
+#[test]
+fn a_parked_request_keeps_a_spooled_body() {
+    let bench = Bench::new();
+    Python::attach(|py| {
+        let source = "def application(e, sr):\n    e['wsgi.input'].readline()\n    sr('200 OK', [('X-WSGo-Park', 'a')])\n    return []\n";
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"one\ntwo\n").unwrap();
+        let mut exchange = exchange(PLAIN_GET);
+        exchange.body = Body::File(file, 8);
+        bench.worker(py, &application(py, source)).run(py, exchange);
+        let Some(Message::Reply(exchange)) = bench.mailbox.queue.pop() else { panic!("one reply") };
+        let Body::File(file, 8) = &exchange.body else { panic!("{:?}", exchange.body) };
+        let mut bytes = [0; 8];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(&bytes, b"one\ntwo\n");
+    });
+}
+
+#[test]
+fn a_failure_forgets_what_was_said() {
+    let source = "def application(e, sr):\n    sr('200 OK', [('X-Sendfile', '/f')])\n    raise ValueError('x')\n";
+    let mut exchange = reply_of(source, PLAIN_GET, false);
+    assert_eq!((exchange.reply.status, exchange.reply.special.is_none()), (500, true));
+    let text = drain(&mut exchange.reply.outgoing);
+    assert_eq!(&text[exchange.reply.head_bytes..], "Internal Server Error\n");
+}
+
+#[test]
+fn special_fields_count_to_the_head() {
+    for (bytes, status) in [(200_000, 200), (300_000, 500)] {
+        let source = format!(
+            "def application(e, sr):\n    sr('200 OK', [('X-WSGo-Vary-Cookies', 'x' * {})] * 2)\n    return []\n",
+            bytes / 2
+        );
+        assert_eq!(reply_of(&source, PLAIN_GET, false).reply.status, status, "{bytes}");
+    }
+}
+
+#[test]
+fn the_head_of_an_interrupted_reply_is_known_by_its_length() {
+    let bench = Bench::new();
+    let mut response = Response::new(exchange(PLAIN_GET), 0, &bench.pool, None);
+    let Output::Reply(mut exchange) = response.time_out(&mut DateText::default()) else { panic!("one reply") };
+    let text = drain(&mut exchange.reply.outgoing);
+    assert_eq!(&text[exchange.reply.head_bytes..], "504 Gateway Timeout: the application took too long\n");
+}
+
+#[test]
+fn the_head_of_a_reply_is_known_by_its_length() {
+    for body in [
+        "[b'abc']",
+        "[b'x' * 200_000]",
+        "iter([b'abc', b'd'])",
+        "[]",
+        "e['wsgi.file_wrapper'](open('/proc/version', 'rb'))",
+    ] {
+        let source = format!("def application(e, sr):\n    sr('200 OK', [('X-WSGo-Block', '1')])\n    return {body}\n");
+        let mut exchange = reply_of(&source, PLAIN_GET, false);
+        let first = exchange.reply.outgoing.front_bytes().unwrap();
+        assert!(first.len() >= exchange.reply.head_bytes && exchange.reply.head_bytes > 20, "{body}");
+        let text = drain(&mut exchange.reply.outgoing);
+        assert_eq!(text.find("\r\n\r\n").map(|at| at + 4), Some(exchange.reply.head_bytes), "{body}");
+        let special = exchange.reply.special.as_ref().expect("it goes with the reply");
+        assert_eq!((special.replaces(), special.block.as_deref()), (false, Some(&b"1"[..])));
     }
 }

@@ -17,8 +17,11 @@ import sys
 import threading
 import time
 import weakref
+from urllib.parse import parse_qs
 from wsgiref.util import request_uri
 from wsgiref.validate import validator
+
+import hoopsnake
 
 GATE_SECONDS_MAX = 60
 ROUTES = {}
@@ -77,6 +80,51 @@ def block(size, first=0):
     """``size`` bytes that count."""
     cycle = bytes(range(256))
     return (cycle * (size // 256 + 2))[first % 256 :][:size]
+
+
+# --- For the cache -----------------------------------------------------------------------------------------
+
+RUNS = {}
+RUNS_LOCK = threading.Lock()
+
+
+@validated("/page")
+def page(environ, start_response):
+    """A page that says how often it was made and for whom. The query says with which fields (``h=Name:+value``), how
+    long its body is (``bytes``), with which status, which gate it waits at, what it purges."""
+    query = parse_qs(environ["QUERY_STRING"])
+    if "bytes" not in query:
+        with RUNS_LOCK:
+            run = RUNS[environ["QUERY_STRING"]] = RUNS.get(environ["QUERY_STRING"], 0) + 1
+    if "gate" in query:
+        gate(query["gate"][0])
+    if "url" in query:
+        purged = hoopsnake.cache_purge(query["url"][0])
+    elif "prefix" in query:
+        purged = hoopsnake.cache_purge(prefix=query["prefix"][0])
+    elif "all" in query:
+        purged = hoopsnake.cache_purge(all=True)
+    else:
+        purged = None
+    fields = [tuple(field.split(": ", 1)) for field in query.get("h", [])]
+    status = query.get("status", ["200 OK"])[0]
+    if environ.get("HTTP_IF_NONE_MATCH") == '"v1"' and "h=ETag" in environ["QUERY_STRING"]:
+        start_response("304 Not Modified", [])
+        return []
+    if purged is not None:
+        body = b"purged %d\n" % purged
+    elif "pid" in query:
+        body = b"%d\n" % os.getpid()
+    elif "bytes" in query:
+        body = block(int(query["bytes"][0]))
+    else:
+        body = f"run {run} for {environ.get('HTTP_COOKIE', 'nobody')}\n".encode()
+    pieces = int(query.get("pieces", ["1"])[0])
+    if pieces == 1 and "piece" not in query:
+        fields.append(("Content-Length", str(len(body))))
+    start_response(status, [("Content-Type", "text/plain"), *fields])
+    step = max(1, -(-len(body) // pieces))
+    return (body[at : at + step] for at in range(0, len(body), step)) if pieces > 1 else [body]
 
 
 # --- Plain ---------------------------------------------------------------------------------------------
@@ -844,6 +892,29 @@ def errors(environ, start_response):
     environ["wsgi.errors"].writelines(["euro \N{EURO SIGN}\n", "snake \N{SNAKE}\n", "half \udc80\n"])
     environ["wsgi.errors"].flush()
     return text(start_response, b"written\n")
+
+
+# --- Files that the server sends ------------------------------------------------------------------------
+
+
+def named(field):
+    """Names what the query says in ``field``, with fields and a body of its own."""
+
+    def route(environ, start_response):
+        fields = [
+            ("Content-Type", "x/y"),
+            ("Set-Cookie", "a=b"),
+            ("Content-Length", "4"),
+            (field, environ["QUERY_STRING"]),
+        ]
+        start_response("200 OK", fields)
+        return [b"body"]
+
+    return route
+
+
+ROUTES["/x-sendfile"] = validator(named("X-Sendfile"))
+ROUTES["/x-accel-redirect"] = validator(named("X-Accel-Redirect"))
 
 
 # --- wsgi.file_wrapper ------------------------------------------------------------------------------------

@@ -187,6 +187,11 @@ impl Client {
         std::mem::take(&mut self.received)
     }
 
+    /// Whether something has come, or comes while its patience lasts.
+    pub fn hears(&mut self) -> bool {
+        !self.received.is_empty() || self.receive().is_ok_and(|length| length > 0)
+    }
+
     /// Nothing has come that wasn't read.
     pub fn expect_quiet(&self) {
         assert!(self.received.is_empty(), "{} came unasked", shown(&self.received));

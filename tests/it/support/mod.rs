@@ -4,6 +4,7 @@ pub mod client;
 pub mod folder;
 pub mod lines;
 pub mod server;
+pub mod storm;
 
 use std::time::{Duration, Instant};
 

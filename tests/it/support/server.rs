@@ -84,8 +84,18 @@ impl Start {
 
     /// One that a launcher in Python (`launch.py` and what it is to do) puts itself in the place of.
     pub fn through(launcher: &[&str], flags: &[&str]) -> Self {
+        Self::from(Command::new(python()), launcher, flags)
+    }
+
+    /// One that another program starts, which is given the command after its own arguments.
+    pub fn under(program: &[&str], flags: &[&str]) -> Self {
+        let mut command = Command::new(program[0]);
+        command.args(&program[1..]).arg(python());
+        Self::from(command, &[], flags)
+    }
+
+    fn from(mut command: Command, launcher: &[&str], flags: &[&str]) -> Self {
         let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
-        let mut command = Command::new(python());
         if !launcher.is_empty() {
             command.arg(tests.join("launch.py")).args(launcher);
         }
@@ -205,6 +215,29 @@ impl Drop for Watchdog {
     }
 }
 
+/// Sends a signal, such as `TERM`, to a process.
+pub fn signal(pid: u32, name: &str) {
+    let status = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status();
+    assert!(status.is_ok_and(|status| status.success()), "can't send SIG{name}");
+}
+
+/// The children of a process that haven't ended.
+fn children_of(pid: u32) -> Vec<u32> {
+    let mut children = Vec::new();
+    for entry in std::fs::read_dir("/proc").expect("Linux has /proc").flatten() {
+        let Some(child) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        // `pid (name) state ppid …`; the name may hold anything.
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        let (state, parent) = (fields.next().unwrap_or("Z"), fields.next().unwrap_or_default());
+        if parent == pid.to_string() && state != "Z" {
+            children.push(child);
+        }
+    }
+    children.sort_unstable();
+    children
+}
+
 /// A running server. Dropping it stops it, and fails the test if it doesn't stop as it should or has met a bug.
 pub struct Server {
     child: Child,
@@ -245,20 +278,32 @@ impl Server {
         self.child.id()
     }
 
+    /// The processes that serve: its children, or, without a supervisor, itself.
+    pub fn serving(&self) -> Vec<u32> {
+        let children = children_of(self.pid());
+        if children.is_empty() { vec![self.pid()] } else { children }
+    }
+
+    /// The one process that serves.
+    pub fn worker(&self) -> u32 {
+        let serving = self.serving();
+        assert_eq!(serving.len(), 1, "one process serves: {serving:?}");
+        serving[0]
+    }
+
     /// Sends a signal, such as `TERM`.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.pid())]).status();
-        assert!(status.is_ok_and(|status| status.success()), "can't send SIG{name}");
+        signal(self.pid(), name);
     }
 
-    /// Descriptors it has open.
+    /// Descriptors that the process that serves has open.
     pub fn descriptors(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("the server runs").count()
+        std::fs::read_dir(format!("/proc/{}/fd", self.worker())).expect("the server runs").count()
     }
 
-    /// Bytes of memory it has to itself: no file pages, nothing shared.
+    /// Bytes of memory that the process that serves has to itself: no file pages, nothing shared.
     pub fn memory(&self) -> usize {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the server runs");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.worker())).expect("the server runs");
         let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("Linux ≥ 4.5 has it");
         let kilobytes: usize = line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number");
         kilobytes * 1024
