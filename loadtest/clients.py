@@ -80,13 +80,13 @@ def parse_oha(text):
     )
 
 
-def wrk_command(wrk, url, connections, seconds, threads, script=None):
-    """One wrk run with its latency distribution."""
+def wrk_command(wrk, url, connections, seconds, threads, script=None, arguments=()):
+    """One wrk run with its latency distribution. `arguments` are the script's."""
     command = [wrk, f"-t{min(threads, connections)}", f"-c{connections}", f"-d{seconds}s", "--latency"]
     command += ["--timeout", f"{REQUEST_TIMEOUT_SECONDS}s"]
     if script:
         command += ["-s", str(script)]
-    return [*command, url]
+    return [*command, url, *(["--", *arguments] if arguments else [])]
 
 
 def oha_command(oha, url, connections, seconds, body_path=None):

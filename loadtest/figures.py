@@ -14,10 +14,15 @@ METRICS = (
     "others_share",
     "idle_bytes",
     "idle_rps_ratio",
+    "threads",
+    "alone_p99_ms",
+    "beside_p99_ratio",
     "growth_kib",
     "transfer_seconds",
     "cpu_seconds",
 )
+# Pools of a fixed size that the elastic one is measured against.
+FIXED = ("hoopsnake-16-workers", "hoopsnake-4-workers", "hoopsnake-1-worker")
 NOISE_FLOOR = 0.03
 NOISE_FACTOR = 2.0
 
@@ -138,9 +143,35 @@ def targets(results):
     )
     workers = ratio_of(results, "workers", pin, "hoopsnake-16-workers", "hoopsnake-1-worker", "p99_ms")
     found.append(at_most("hello, 64 connections: p99 with 16 workers against 1", workers, 2.0))
+    for peer, name, limit in (("fastwsgi-2", "FastWSGI", 0.95), ("granian-2", "Granian", 1.5)):
+        two = hello("hoopsnake-2", peer, "rps", "processes", "unpinned")
+        found.append(at_least(f"hello, 64 connections, 2 processes: requests/s against {name}", two, limit))
     found.append(
         at_least("sleep 200 ms, 1,000 connections: requests/s", value_of(results, "sleep", pin, ring, "rps"), 4500)
     )
+    elastic = "hoopsnake-elastic"
+    found += [
+        at_least(
+            "sleep 200 ms, 1,000 connections, 16 workers that may become 1,024: requests/s",
+            value_of(results, "sleep-elastic", "unpinned", elastic, "rps"),
+            4800,
+        ),
+        at_most(
+            "sleep 200 ms, the same: memory against Granian's 2 × 512 threads",
+            ratio_of(results, "sleep-elastic", "unpinned", elastic, "granian-2x512", "rss_kib"),
+            1.0,
+        ),
+        at_least(
+            "5 ms of CPU, 16 workers that may become 1,024: requests/s against the best fixed number",
+            min(filter(None, (ratio_of(results, "cpu5", pin, elastic, fixed, "rps") for fixed in FIXED)), default=None),
+            0.97,
+        ),
+    ]
+    threads = [value_of(results, "cpu5", pin, server, "threads") for server in (elastic, FIXED[0])]
+    more = threads[0] - threads[1] if None not in threads else None
+    found.append(at_most("5 ms of CPU, the same: threads more than with 16 workers", more, 4))
+    beside = value_of(results, "priorities", pin, ring, "beside_p99_ratio")
+    found.append(at_most("hello's p99 beside a source that saturates the workers against alone", beside, 3.0))
     for scenario, what in (("download", "500 MB to a slow reader"), ("upload", "500 MB uploaded")):
         growth = value_of(results, scenario, "unpinned", ring, "growth_kib")
         found.append(

@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import random
 import resource
 import select
 import socket
@@ -21,6 +22,7 @@ START_SECONDS = 20
 TRANSFER_SECONDS = 20
 TRANSFER_LIMIT_SECONDS = 90
 IDLE_LIMIT_SECONDS = 60
+GREEDY_AHEAD_SECONDS = 2  # until its requests fill the queue
 SAMPLE_SECONDS = 0.1
 HELPER = Path(__file__).resolve().parent / "connections.py"
 LUA = Path(__file__).resolve().parent / "lua"
@@ -62,6 +64,15 @@ def get(port, path, timeout=5):
         connection.close()
 
 
+def static_file(folder, size):
+    """The folder, with a file of `size` bytes in it if the scenario has one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{size}.bin"
+    if size and (not path.exists() or path.stat().st_size != size):
+        path.write_bytes(random.Random(size).randbytes(size))
+    return folder
+
+
 def client_threads(mode):
     """wrk's threads: one where it has one processor, half the processors else."""
     return 1 if mode == "pinned" else max(1, len(os.sched_getaffinity(0)) // 2)
@@ -72,6 +83,7 @@ class Round:
 
     def __init__(self, bench, scenario, server, mode):
         self.bench, self.scenario, self.server, self.mode = bench, scenario, server, mode
+        self.source = scenarios.ALONE_SOURCE
         build = bench.here / "build"
         (build / "logs").mkdir(parents=True, exist_ok=True)
         idle = scenarios.IDLE_CONNECTIONS if scenario.kind == "idle" else 0
@@ -85,6 +97,7 @@ class Round:
             log=build / "logs",
             threads=scenario.threads,
             connections=scenario.connections + idle,
+            files=static_file(build / "site" / "s", scenario.file_bytes),
         )
         self.log = build / "logs" / f"{scenario.name}-{mode}-{server.name}.log"
         self.command = self.pinned(server.command(self.launch), bench.server_core)
@@ -160,7 +173,11 @@ class Round:
             return clients.parse_oha(clients.run_client(self.start_client, command, seconds))
         script = LUA / scenario.script if scenario.script else None
         whole = max(1, round(seconds))
-        command = clients.wrk_command(tools["wrk"], url, scenario.connections, whole, client_threads(self.mode), script)
+        threads, arguments = (
+            client_threads(self.mode),
+            (self.source, str(scenarios.MEASURED_PACE_MS)) if scenario.kind == "beside" else (),
+        )
+        command = clients.wrk_command(tools["wrk"], url, scenario.connections, whole, threads, script, arguments)
         return clients.parse_wrk(clients.run_client(self.start_client, command, whole))
 
     def body_file(self, count):
@@ -189,7 +206,7 @@ class Round:
         if good <= 0:
             raise self.failed(f"served no request under load ({load.bad_statuses} answers were errors)")
         # wrk corrects latencies by the interval between answers, which is nonsense where they come in batches.
-        latency = {} if self.scenario.script else {"p50_ms": load.p50_ms, "p99_ms": load.p99_ms}
+        latency = {} if self.scenario.script == "pipeline.lua" else {"p50_ms": load.p50_ms, "p99_ms": load.p99_ms}
         return {
             "requests": good,
             "rps": load.rps * good / load.requests,
@@ -203,10 +220,17 @@ class Round:
 
     def measure(self):
         """The round's figures as a dictionary."""
-        kind = {"load": self.plain, "idle": self.beside_idle, "download": self.transfer, "upload": self.transfer}
+        kind = {
+            "load": self.plain,
+            "idle": self.beside_idle,
+            "beside": self.beside_greedy,
+            "download": self.transfer,
+            "upload": self.transfer,
+        }
         figures = kind[self.scenario.kind]()
         rss, peak = self.child.memory_kib()
-        return {**figures, "rss_kib": rss, "peak_kib": peak, "affinity": self.child.affinity()}
+        threads, affinity = self.child.threads(), self.child.affinity()
+        return {**figures, "rss_kib": rss, "peak_kib": peak, "threads": threads, "affinity": affinity}
 
     def plain(self):
         """Warm up, measure."""
@@ -234,6 +258,32 @@ class Round:
             "idle_rps_ratio": figures["rps"] / alone["rps"],
             "idle_bytes": (after - before) * 1024 / opened["opened"],
         }
+
+    def beside_greedy(self):
+        """Measure alone, then while another source has more for the workers to do than they can."""
+        self.load(self.scenario.warm_up)
+        alone = self.measured_load()
+        self.source = scenarios.MEASURED_SOURCE
+        url = f"http://{self.launch.address}{self.scenario.greedy_path}"
+        # It is stopped when the measurement is over.
+        seconds = (
+            round(max(self.bench.seconds, self.scenario.seconds_least)) + GREEDY_AHEAD_SECONDS + clients.GRACE_SECONDS
+        )
+        command = clients.wrk_command(
+            self.bench.tools["wrk"],
+            url,
+            scenarios.GREEDY_CONNECTIONS,
+            seconds,
+            1,
+            LUA / self.scenario.script,
+            (scenarios.GREEDY_SOURCE,),
+        )
+        with self.start_client(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as greedy:
+            time.sleep(GREEDY_AHEAD_SECONDS)
+            figures = self.measured_load()
+            if not greedy.alive():
+                raise self.failed("was left alone by the greedy client")
+        return {**figures, "alone_p99_ms": alone["p99_ms"], "beside_p99_ratio": figures["p99_ms"] / alone["p99_ms"]}
 
     def transfer(self):
         """One long body; the tree's memory is sampled while it goes over."""

@@ -135,6 +135,14 @@ class Child:
                 peak += parse_status_kib(text, "VmHWM")
         return now, peak
 
+    def threads(self):
+        """Threads of the whole tree."""
+        count = 0
+        for stat in self.members():
+            with contextlib.suppress(OSError):
+                count += len(os.listdir(f"/proc/{stat.pid}/task"))
+        return count
+
     def affinity(self):
         """The sets of processors that the tree's threads may run on, as /proc writes them ("0", "0-1")."""
         found = set()

@@ -42,10 +42,15 @@ class Progress:
     def cost(scenario, seconds):
         """Seconds that one round should take."""
         seconds = max(seconds, scenario.seconds_least)
-        kinds = {"load": seconds, "idle": 2 * seconds + 4, "download": measure.TRANSFER_SECONDS, "upload": 5}
-        return (
-            START_SECONDS_GUESS + (scenario.warm_up if scenario.kind in ("load", "idle") else 0) + kinds[scenario.kind]
-        )
+        kinds = {
+            "load": seconds,
+            "idle": 2 * seconds + 4,
+            "beside": 2 * seconds + measure.GREEDY_AHEAD_SECONDS,
+            "download": measure.TRANSFER_SECONDS,
+            "upload": 5,
+        }
+        warm_up = 0 if scenario.kind in ("download", "upload") else scenario.warm_up
+        return START_SECONDS_GUESS + warm_up + kinds[scenario.kind]
 
     def step(self, scenario, mode, name, number, rounds, text):
         """One round is over."""

@@ -51,6 +51,12 @@ def idle_columns(row, rps_ratio, cpu_ratio):
     return {**cells, "× without": ratio(row.get("idle_rps_ratio")), "bytes/idle": number(row.get("idle_bytes"))}
 
 
+def beside_columns(row, rps_ratio, cpu_ratio):
+    """Those, and what the other source costs."""
+    cells = load_columns(row, rps_ratio, cpu_ratio)
+    return {**cells, "p99 alone": significant(row.get("alone_p99_ms")), "× alone": ratio(row.get("beside_p99_ratio"))}
+
+
 def transfer_columns(row, *_):
     """The cells of a long body."""
     return {
@@ -61,7 +67,13 @@ def transfer_columns(row, *_):
     }
 
 
-COLUMNS = {"load": load_columns, "idle": idle_columns, "download": transfer_columns, "upload": transfer_columns}
+COLUMNS = {
+    "load": load_columns,
+    "idle": idle_columns,
+    "beside": beside_columns,
+    "download": transfer_columns,
+    "upload": transfer_columns,
+}
 
 
 def sections(results):

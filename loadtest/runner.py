@@ -128,6 +128,8 @@ class Run:
         server = servers.BY_NAME[name]
         if server.package == "hoopsnake":
             return self.hoopsnake is not None
+        if server.package == "nginx":
+            return servers.nginx_path() is not None
         return server.package in self.peers and (server.package != "gevent" or "gunicorn" in self.peers)
 
     def plan(self):

@@ -5,6 +5,8 @@ What can't be made equal is said in `note`, which the report prints.
 """
 
 import dataclasses
+import os
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,7 @@ class Launch:
     log: Path  # folder
     threads: int | None  # Python threads asked for by the scenario; None: the server's usual number
     connections: int  # open at once
+    files: Path  # folder of static files, served under /s
 
     @property
     def application(self):
@@ -52,8 +55,8 @@ class Server:
     processors: str = ""  # "own": it chooses its processor itself
 
 
-def hoopsnake(reactor, *, log=False, threads=None):
-    """Hoopsnake with a driver."""
+def hoopsnake(reactor, *, log=False, threads=None, static=False, extra=()):
+    """Hoopsnake with a driver, and flags of the scenario's own."""
 
     def command(launch):
         return [
@@ -66,12 +69,27 @@ def hoopsnake(reactor, *, log=False, threads=None):
             reactor,
             "--access-log",
             str(launch.log / "hoopsnake-access.log") if log else "off",
+            *(["--static-map", f"/s={launch.files}"] if static else []),
             "--pythonpath",
             str(launch.apps),
             "--pythonpath",
             str(launch.packages),
+            *extra,
             launch.application,
         ]
+
+    return command
+
+
+def fastwsgi_processes(count):
+    """Several processes, which its command line can't ask for."""
+
+    def command(launch):
+        program = (
+            f"import fastwsgi, {launch.module} as m; "
+            f"fastwsgi.run(m.application, '127.0.0.1', {launch.port}, loglevel=0, workers={count})"
+        )
+        return [str(launch.venv / "bin/python"), "-c", program]
 
     return command
 
@@ -99,8 +117,8 @@ def bjoern(launch):
     return [str(launch.venv / "bin/python"), "-c", program]
 
 
-def granian(threads):
-    """One worker; `threads` Python threads, or as many as it likes."""
+def granian(threads, workers=1, *, static=False):
+    """`workers` processes; `threads` Python threads in each, or as many as it likes."""
 
     def command(launch):
         asked = launch.threads or threads
@@ -115,8 +133,9 @@ def granian(threads):
             "--port",
             str(launch.port),
             "--workers",
-            "1",
+            str(workers),
             *(["--blocking-threads", str(asked)] if asked else []),
+            *(["--static-path-route", "/s", "--static-path-mount", str(launch.files)] if static else []),
             "--no-ws",
             "--log-level",
             "warning",
@@ -191,6 +210,11 @@ def uwsgi(*, keep_alive):
 
 def wsgo(launch):
     """It takes the module only; the callable is always `application`."""
+    return wsgo_static(launch)[:-2]
+
+
+def wsgo_static(launch):
+    """The same with a folder of files."""
     return [
         str(launch.venv / "bin/wsgo"),
         "--http-socket",
@@ -199,7 +223,50 @@ def wsgo(launch):
         launch.module,
         "--workers",
         str(launch.threads or THREADS_DEFAULT),
+        "--static-map",
+        f"/s={launch.files}",
     ]
+
+
+NGINX_CONFIGURATION = """
+daemon off;
+master_process off;
+pid {log}/nginx.pid;
+error_log stderr warn;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off;
+    client_body_temp_path {log}/nginx-body;
+    proxy_temp_path {log}/nginx-proxy;
+    fastcgi_temp_path {log}/nginx-fastcgi;
+    uwsgi_temp_path {log}/nginx-uwsgi;
+    scgi_temp_path {log}/nginx-scgi;
+    types {{ application/octet-stream bin; }}
+    sendfile on;
+    tcp_nopush on;
+    open_file_cache max=1000;
+    keepalive_requests 1000000000;
+    server {{
+        listen {address} backlog={backlog};
+        location / {{ root {files}; expires 1d; }}
+    }}
+}}
+"""
+
+
+def nginx(launch):
+    """The rival for static files: one process, as its manual says for speed."""
+    folder = Path(launch.log).absolute()
+    configuration = folder / "nginx.conf"
+    configuration.write_text(
+        NGINX_CONFIGURATION.format(log=folder, address=launch.address, backlog=BACKLOG, files=launch.files.parent)
+    )
+    return [nginx_path(), "-p", str(folder), "-c", str(configuration)]
+
+
+def nginx_path():
+    """Where nginx is; None if it isn't installed."""
+    return shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 
 
 def somaxconn():
@@ -217,8 +284,37 @@ SERVERS = [
         hoopsnake("ring", log=True),
         note="as hoopsnake-ring, with the access log written to a file",
     ),
+    Server(
+        "hoopsnake-cache",
+        "hoopsnake",
+        hoopsnake("ring", extra=("--max-age", "3600")),
+        note="as hoopsnake-ring, with the response cache",
+    ),
+    Server("hoopsnake-cache-epoll", "hoopsnake", hoopsnake("epoll", extra=("--max-age", "3600"))),
     Server("hoopsnake-1-worker", "hoopsnake", hoopsnake("ring", threads=1)),
+    Server("hoopsnake-4-workers", "hoopsnake", hoopsnake("ring", threads=4)),
     Server("hoopsnake-16-workers", "hoopsnake", hoopsnake("ring", threads=16)),
+    Server(
+        "hoopsnake-2",
+        "hoopsnake",
+        hoopsnake("ring", extra=("--processes", "2")),
+        note="--processes 2",
+    ),
+    Server(
+        "hoopsnake-elastic",
+        "hoopsnake",
+        hoopsnake("ring", threads=16, extra=("--max-workers", "1024")),
+        note="--workers 16 --max-workers 1024",
+    ),
+    Server(
+        "hoopsnake-no-priority",
+        "hoopsnake",
+        hoopsnake("ring", extra=("--priority", "off")),
+        note="as hoopsnake-ring, first come, first served",
+    ),
+    Server("granian-2x512", "granian", granian(512, workers=2), note="2 workers, --blocking-threads 512"),
+    Server("fastwsgi-2", "fastwsgi", fastwsgi_processes(2), note="2 processes on one port"),
+    Server("granian-2", "granian", granian(1, workers=2), note="2 workers, --blocking-threads 1"),
     Server(
         "fastwsgi",
         "fastwsgi",
@@ -265,6 +361,13 @@ SERVERS = [
         processors="own",
         note="its access log can't be switched off (it goes to /dev/null here); it pins itself to one processor",
     ),
+    Server("hoopsnake-static-ring", "hoopsnake", hoopsnake("ring", static=True)),
+    Server("hoopsnake-static-epoll", "hoopsnake", hoopsnake("epoll", static=True)),
+    Server(
+        "nginx", "nginx", nginx, note="one process: sendfile, tcp_nopush and open_file_cache on, its access log off"
+    ),
+    Server("granian-static", "granian", granian(1, static=True), note="--static-path-mount"),
+    Server("wsgo-static", "wsgo", wsgo_static, discards_stdout=True, processors="own"),
 ]
 
 BY_NAME = {server.name: server for server in SERVERS}

@@ -18,6 +18,7 @@ import clients  # noqa: E402
 import figures  # noqa: E402
 import options  # noqa: E402
 import processes  # noqa: E402
+import progress  # noqa: E402
 import report  # noqa: E402
 import runner  # noqa: E402
 import scenarios  # noqa: E402
@@ -231,6 +232,28 @@ def test_flask_target_is_against_the_best_peer():
     assert (target.measured, target.met) == (0.8, False)
 
 
+def test_the_elastic_pool_is_against_the_best_fixed_one():
+    names = ("hoopsnake-elastic", *figures.FIXED)
+    rates = dict(zip(names, (96, 90, 100, 80)))
+    results = document(*(entry("cpu5", name, rps=rates[name], threads=30) for name in names))
+    found = {target.sentence: target for target in figures.targets(results)}
+    rate = found["5 ms of CPU, 16 workers that may become 1,024: requests/s against the best fixed number"]
+    assert (rate.measured, rate.met) == (0.96, False)
+    assert found["5 ms of CPU, the same: threads more than with 16 workers"].measured == 0
+
+
+def test_a_source_beside_another():
+    results = document(
+        entry("priorities", "hoopsnake-ring", rps=9.0, cpu_us=1.0, p99_ms=6.0, alone_p99_ms=2.0, beside_p99_ratio=3.0)
+    )
+    sentence = "hello's p99 beside a source that saturates the workers against alone"
+    target = next(target for target in figures.targets(results) if target.sentence == sentence)
+    assert target.met is True
+    assert "p99 alone" in report.as_text(results)
+    command = clients.wrk_command("wrk", "http://a/", 4, 1, 1, "source.lua", (scenarios.GREEDY_SOURCE,))
+    assert command[-3:] == ["http://a/", "--", "198.51.100.1"]
+
+
 @pytest.mark.parametrize(
     ("values", "expected"), [((1.0, 1.0, 1.0), 0.03), ((1.0, 1.05, 0.99), 0.1), ((2.0, 2.0, 1.0), 1.0)]
 )
@@ -296,12 +319,13 @@ def test_chart_is_xml_from_fast_to_slow():
 def test_tables_name_what_exists():
     apps = Path(options.HERE, "apps")
     for scenario in scenarios.SCENARIOS:
+        assert progress.Progress.cost(scenario, 1) > 0 and scenario.kind in report.COLUMNS
         assert (apps / f"{scenario.app}.py").exists()
         assert set(scenario.servers) <= set(servers.BY_NAME)
         assert not scenario.script or (options.HERE / "lua" / scenario.script).exists()
         assert scenario.base in scenario.servers or scenario.base == "fastwsgi"
     assert set(scenarios.QUICK) <= set(scenarios.BY_NAME)
-    assert {server.package for server in servers.SERVERS} - {"hoopsnake"} <= set(servers.PACKAGES)
+    assert {server.package for server in servers.SERVERS} - {"hoopsnake", "nginx"} <= set(servers.PACKAGES)
 
 
 def test_names_on_the_command_line():
@@ -350,8 +374,13 @@ def test_result_name(argv, name):
 
 def test_commands(tmp_path):
     launch = servers.Launch(
-        8000, "hello", Path("/v"), Path("/b/hoopsnake"), Path("/apps"), Path("/site"), tmp_path, None, 64
+        8000, "hello", Path("/v"), Path("/b/hoopsnake"), Path("/apps"), Path("/site"), tmp_path, None, 64, Path("/f/s")
     )
+    assert "/s=/f/s" in servers.BY_NAME["hoopsnake-static-ring"].command(launch)
+    assert "/s=/f/s" not in servers.BY_NAME["wsgo"].command(launch)
+    if servers.nginx_path():
+        servers.BY_NAME["nginx"].command(launch)
+        assert "root /f;" in (tmp_path / "nginx.conf").read_text()
     command = servers.BY_NAME["hoopsnake-epoll"].command(launch)
     assert command == [
         "/b/hoopsnake",
