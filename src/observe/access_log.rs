@@ -13,7 +13,7 @@ use super::calendar::Moment;
 /// What a line says.
 #[derive(Clone, Copy, Debug)]
 pub struct Line<'a> {
-    /// The client's address, as of [`super::client::client_address`]; `None` (a Unix socket's peer) is written `-`.
+    /// The client's address, as of [`super::client::client`]; `None` (a Unix socket's peer) is written `-`.
     pub client: Option<IpAddr>,
     /// Number of the process, from 1.
     pub process: u32,

@@ -13,7 +13,7 @@ pub struct Client {
     pub garbled: bool,
 }
 
-/// The client's address: the peer's, unless that is a trusted proxy. Then `X-Forwarded-For` (all its lines, joined by
+/// The client, by its address: the peer's, unless that is a trusted proxy. Then `X-Forwarded-For` (all its lines, joined by
 /// commas) is walked from the right, past trusted proxies, to the first address that isn't trusted: each proxy
 /// appends the peer it saw, so everything further left is the client's own claim. Where all are trusted it is the
 /// leftmost; a member that is no address ends the walk at the last proxy that could be told. Never fails: whatever a
@@ -22,11 +22,6 @@ pub struct Client {
 /// A Unix socket's peer has no address (`None`) and is trusted if any proxy is.
 ///
 /// IPv4 addresses that came as IPv6 (`::ffff:192.0.2.1`, on a listener for both) are returned as IPv4.
-pub fn client_address(peer: Option<IpAddr>, forwarded_for: Option<&[u8]>, trusted: &[Network]) -> Option<IpAddr> {
-    client(peer, forwarded_for, trusted).address
-}
-
-/// As [`client_address`], and whether the walk ended at something that is no address.
 pub fn client(peer: Option<IpAddr>, forwarded_for: Option<&[u8]>, trusted: &[Network]) -> Client {
     let is_trusted = |client: Option<IpAddr>| match client {
         Some(address) => trusted.iter().any(|network| network.contains(address)),
@@ -60,6 +55,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn client_address(peer: Option<IpAddr>, forwarded_for: Option<&[u8]>, trusted: &[Network]) -> Option<IpAddr> {
+        client(peer, forwarded_for, trusted).address
+    }
 
     fn network(text: &str) -> Network {
         let (address, prefix) = text.split_once('/').unwrap();

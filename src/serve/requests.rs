@@ -162,18 +162,19 @@ impl<D: Driver> Reactor<D> {
     pub(super) fn submit(&mut self, token: Token, mut exchange: Box<Exchange>) {
         let (now, index, timeouts) = (self.now, self.index, self.shared.settings.timeouts);
         let draining = self.course != Course::Serving;
-        let Some(peer) = self.get(token).map(|connection| connection.peer) else { return };
+        let Some(connection) = self.connections.get_mut(token.slot as usize).filter(|c| c.token == token) else {
+            return;
+        };
         if exchange.client.is_none() {
-            exchange.client = Some(client_of(peer, &exchange.head, &self.shared.trusted_proxies));
+            exchange.client = Some(client_of(connection.peer, &exchange.head, &self.shared.trusted_proxies));
         }
-        let Some(connection) = self.get(token) else { return };
         if draining || timeouts.keep_alive.is_zero() || connection.is_exhausted() {
             exchange.head.keep_alive = false;
         }
         exchange.reactor = index;
         exchange.token = token;
         exchange.listener = connection.listener;
-        exchange.peer = peer;
+        exchange.peer = connection.peer;
         exchange.queued = now;
         exchange.deadline = now + timeouts.request;
         if exchange.retried {

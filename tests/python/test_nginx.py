@@ -1,20 +1,13 @@
 """Behind nginx as docs/deployment.md shows it: kept connections to the server, by TCP and by a Unix socket."""
 
 import concurrent.futures
-import contextlib
-import os
 import re
-import shutil
-import socket
-import subprocess
-import threading
 
 import pytest
 import requests
-from serving import APPLICATIONS, CLIENT_S, MIB, STOP_S, Lines, random_bytes, serving, sha256
+from nginx import NGINX, nginx
+from serving import APPLICATIONS, CLIENT_S, MIB, random_bytes, serving, sha256
 
-NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
-PORTS_TRIED_MAX = 5
 REQUESTS = 1000
 CLIENTS = 8
 KEPT = 16
@@ -61,44 +54,6 @@ http {{
 pytestmark = pytest.mark.skipif(not NGINX, reason="nginx isn't installed (apt-get install nginx-light)")
 
 
-@contextlib.contextmanager
-def nginx(upstream, folder):
-    """nginx in front of `upstream`; its URL. It can't say which port it took, so a free one is looked for."""
-    for _ in range(PORTS_TRIED_MAX):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        text = CONFIGURATION.format(folder=folder, upstream=upstream, port=port, kept=KEPT)
-        (folder / "nginx.conf").write_text(text)
-        command = [NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf")]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        errors = Lines(process.stderr, "nginx")
-        if listens(process, port):
-            break
-        process.wait(STOP_S)
-    else:
-        raise AssertionError(f"nginx didn't start: {errors.text()}")
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(STOP_S)
-        errors.join()
-    assert "[error]" not in errors.text(), errors.text()
-
-
-def listens(process, port):
-    """Whether nginx accepts connections; False when it has ended."""
-    pause = threading.Event()
-    for _ in range(100 * CLIENT_S):
-        if process.poll() is not None:
-            return False
-        with contextlib.suppress(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", port), CLIENT_S).close()
-            return process.poll() is None
-        pause.wait(0.01)
-    raise AssertionError("nginx neither listens nor ends")
-
-
 @pytest.fixture(scope="module", params=["tcp", "unix"])
 def proxied(request, driver, tmp_path_factory):
     """The URL of nginx, the server behind it, and the kind of socket between them."""
@@ -106,8 +61,8 @@ def proxied(request, driver, tmp_path_factory):
     sockets = ("127.0.0.1:0",) if request.param == "tcp" else (f"unix:{folder}/socket",)
     with serving(driver, "proxied", "--workers", "4", cwd=APPLICATIONS, sockets=sockets) as server:
         upstream = f"127.0.0.1:{server.port}" if request.param == "tcp" else sockets[0]
-        with nginx(upstream, folder) as url:
-            yield url, server, request.param
+        with nginx(folder, CONFIGURATION, upstream=upstream, kept=KEPT) as port:
+            yield f"http://127.0.0.1:{port}", server, request.param
 
 
 def test_forwarded_scheme_and_address(proxied):
@@ -123,7 +78,8 @@ def test_forwarded_scheme_and_address(proxied):
 def test_nobody_is_believed_when_no_proxy_is_trusted(driver, tmp_path):
     arguments = ("--trusted-proxies", "none")
     with serving(driver, "proxied", *arguments, cwd=APPLICATIONS) as server:
-        with nginx(f"127.0.0.1:{server.port}", tmp_path) as url:
+        with nginx(tmp_path, CONFIGURATION, upstream=f"127.0.0.1:{server.port}", kept=KEPT) as port:
+            url = f"http://127.0.0.1:{port}"
             answer = requests.get(url + "/seen", headers={"X-Forwarded-For": CLIENT}, timeout=CLIENT_S).json()
         line = server.access_log.wait_for('"GET /seen HTTP/1.1" 200 ').string
     assert answer["wsgi.url_scheme"] == "http"

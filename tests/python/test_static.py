@@ -7,12 +7,10 @@ import contextlib
 import http.client
 import os
 import re
-import socket
-import subprocess
 
 import pytest
-from serving import APPLICATIONS, CLIENT_S, STOP_S, Lines, random_bytes, serving
-from test_nginx import NGINX, PORTS_TRIED_MAX, listens
+from nginx import NGINX, nginx
+from serving import APPLICATIONS, CLIENT_S, random_bytes, serving
 
 pytestmark = pytest.mark.skipif(not NGINX, reason="nginx isn't installed (apt-get install nginx-light)")
 
@@ -48,30 +46,6 @@ http {{
 """
 
 
-@contextlib.contextmanager
-def nginx(folder, site):
-    """nginx that serves `site`; its port."""
-    for _ in range(PORTS_TRIED_MAX):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        text = CONFIGURATION.format(folder=folder, site=site, port=port, caching=CACHING)
-        (folder / "nginx.conf").write_text(text)
-        command = [NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf")]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        errors = Lines(process.stderr, "nginx")
-        if listens(process, port):
-            break
-        process.wait(STOP_S)
-    else:
-        raise AssertionError(f"nginx didn't start: {errors.text()}")
-    try:
-        yield port
-    finally:
-        process.terminate()
-        process.wait(STOP_S)
-        errors.join()
-
-
 @pytest.fixture(scope="module")
 def both(driver, tmp_path_factory):
     """Ports of nginx and of the server, over the same files."""
@@ -85,7 +59,7 @@ def both(driver, tmp_path_factory):
         os.utime(site / "s" / name, (MODIFIED, MODIFIED))
     arguments = ("--static-map", f"/s={site}/s", "--static-header", f"Cache-Control: {CACHING}")
     with serving(driver, "proxied", *arguments, cwd=APPLICATIONS) as server:
-        with nginx(folder, site) as port:
+        with nginx(folder, CONFIGURATION, site=site, caching=CACHING) as port:
             yield port, server.port
 
 

@@ -21,7 +21,11 @@ pub struct Spool {
 /// A body that is coming in. At most twice [`limits::BODY_MEMORY_BYTES_MAX`] are in memory: what is being written and what came since.
 #[derive(Debug, Default)]
 pub struct BodyStore {
+    /// Bytes in all, as far as the client said.
+    expected: Option<u64>,
     memory: Vec<u8>,
+    /// The buffer that the disk thread gave back: the two take turns, so that a long body doesn't take memory anew for each write.
+    spare: Vec<u8>,
     file: Option<Arc<File>>,
     /// Bytes handed to the disk thread so far.
     handed: u64,
@@ -33,11 +37,19 @@ impl BodyStore {
     /// An empty store with room for `expected` bytes, if that isn't much: a head alone must not cost a megabyte.
     pub fn new(expected: Option<u64>) -> Self {
         let room = expected.map_or(0, |bytes| bytes.min(limits::BUFFER_KEPT_BYTES_MAX as u64));
-        Self { memory: Vec::with_capacity(room as usize), ..Self::default() }
+        Self { expected, memory: Vec::with_capacity(room as usize), ..Self::default() }
     }
 
     /// Keeps `data`.
     pub fn append(&mut self, data: &[u8]) {
+        let length = self.memory.len() + data.len();
+        if length > limits::BODY_MEMORY_BYTES_MAX / 4 && length > self.memory.capacity() {
+            // It will be a large one: the rest at once, instead of doubling and leaving the halves behind.
+            let most = limits::BODY_MEMORY_BYTES_MAX + limits::BODY_MEMORY_BYTES_MAX / 4;
+            let left = self.expected.map_or(u64::MAX, |bytes| bytes.saturating_sub(self.handed));
+            let room = usize::try_from(left).map_or(most, |left| left.min(most)).max(length);
+            self.memory.reserve_exact(room - self.memory.len());
+        }
         self.memory.extend_from_slice(data);
     }
 
@@ -58,7 +70,7 @@ impl BodyStore {
         if self.writing || !due {
             return None;
         }
-        let data = std::mem::take(&mut self.memory);
+        let data = std::mem::replace(&mut self.memory, std::mem::take(&mut self.spare));
         let offset = self.handed;
         self.handed += data.len() as u64;
         self.writing = true;
@@ -70,9 +82,11 @@ impl BodyStore {
         debug_assert!(self.writing, "a job comes back once");
         self.writing = false;
         self.file = Some(file);
-        if self.memory.is_empty() {
-            buffer.clear();
+        buffer.clear();
+        if self.memory.capacity() == 0 {
             self.memory = buffer;
+        } else {
+            self.spare = buffer;
         }
     }
 
@@ -136,6 +150,31 @@ mod tests {
         check(&[limit, 1], true);
         check(&[limit + 1], true);
         check(&[limit, 1, limit, 5], true);
+    }
+
+    #[test]
+    fn two_buffers_take_turns() {
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        let mut store = BodyStore::new(Some(64 << 20));
+        let mut buffers = std::collections::HashSet::new();
+        for _ in 0..60 {
+            while !store.wants_disk() {
+                store.append(&[7; 4096]);
+            }
+            let spool = store.next_write(false).unwrap();
+            assert!(spool.data.capacity() <= limits::BODY_MEMORY_BYTES_MAX / 4 * 5);
+            buffers.insert(spool.data.as_ptr());
+            store.append(&[7; 4096]);
+            store.written(Arc::clone(&file), spool.data);
+        }
+        assert_eq!(buffers.len(), 2);
+    }
+
+    #[test]
+    fn no_more_room_than_the_client_announced() {
+        let mut store = BodyStore::new(Some(300_000));
+        (0..300).for_each(|_| store.append(&[7; 1000]));
+        assert_eq!(store.memory.capacity(), 300_000);
     }
 
     #[test]

@@ -89,10 +89,12 @@ impl Worker {
         self.disconnected.get().set(py, Arc::clone(&link));
         self.input.get().fill(py, std::mem::take(&mut exchange.body));
         let environ = self.environ.build(py, &exchange, &self.input, &self.disconnected);
+        let client = exchange.client.unwrap_or_default();
         let response = Response::new(exchange, self.index, &self.pool, before);
         self.callables.shared.with(py, |state| {
             state.response = Some(response);
             state.environ = environ.as_ref().ok().map(|environ| environ.clone().unbind());
+            state.client = client;
         });
         let held = match environ {
             Ok(environ) => self.call(py, &environ, &link),

@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -15,9 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyCFunction, PyDict, PyString, PyTuple};
+use pyo3::types::{PyCFunction, PyDict, PyTuple};
 
 use super::call::request_of;
 use super::elastic::{self, Elastic, Sight};
@@ -25,7 +23,6 @@ use super::ffi;
 use super::pool::{Interruption, Pool};
 use super::timeout::{Timekeeper, Word};
 use crate::limits;
-use crate::observe::client::client_address;
 use crate::observe::status::Lines;
 use crate::reactor::clock::{self, Instant};
 
@@ -466,19 +463,14 @@ impl Overseer {
     /// Requests that are run, by client address.
     fn addresses(&self, py: Python<'_>) -> BTreeMap<String, u64> {
         let mut addresses = BTreeMap::new();
-        for (index, seat) in self.pool.seats.iter().enumerate() {
+        for seat in &self.pool.seats {
             if !seat.is_taken() || !seat.word().is_running() {
                 continue;
             }
-            let Some(environ) = self.environ(py, index as u32) else { continue };
-            let text = |key: &Bound<'_, PyString>| -> Option<String> {
-                environ.get_item(key).ok().flatten()?.extract::<String>().ok()
-            };
-            let peer: Option<IpAddr> = text(intern!(py, "REMOTE_ADDR")).and_then(|address| address.parse().ok());
-            let forwarded = text(intern!(py, "HTTP_X_FORWARDED_FOR"));
-            let forwarded = forwarded.as_deref().map(str::as_bytes);
-            let client = client_address(peer, forwarded, &self.pool.settings.trusted_proxies);
-            let name = client.map_or("-".to_owned(), |address| address.to_string());
+            let Some(callables) = seat.callables() else { continue };
+            let client = callables.with(py, |state| state.environ.is_some().then_some(state.client));
+            let Some(client) = client else { continue };
+            let name = client.address.map_or("-".to_owned(), |address| address.to_string());
             *addresses.entry(name).or_default() += 1;
         }
         addresses

@@ -294,8 +294,7 @@ impl Pool {
 
     /// Reactor: how long it may rest before it deals with what comes, zero for not at all; see [`Baton::gathering`].
     pub fn gathering(&self, now: Instant) -> Duration {
-        let ready = self.waiting.look(now) == Look::Ready;
-        self.crew.baton.gathering(if ready { self.waiting.len() } else { 0 })
+        self.crew.baton.gathering(self.ready(now))
     }
 
     /// The figures of this process.

@@ -14,6 +14,7 @@ use super::ffi;
 use super::pool::{Outbox, Pool, PoolSettings};
 use super::response::{Fields, Output, Response};
 use crate::limits;
+use crate::observe::client::Client;
 use crate::serve::exchange::{Exchange, Link, Special};
 use crate::serve::http1::encode::{self, DateText};
 
@@ -32,6 +33,8 @@ pub(super) struct State {
     pub(super) response: Option<Response>,
     /// The environ of the request that is run, for those who want to know which it is. `None` between requests.
     pub(super) environ: Option<Py<PyDict>>,
+    /// Whose request that is.
+    pub(super) client: Client,
 }
 
 impl Shared {

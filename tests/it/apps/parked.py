@@ -10,19 +10,9 @@ import time
 from urllib.parse import unquote
 from wsgiref.validate import validator
 
+from gates import gate
+
 from hoopsnake import _core
-
-GATE_SECONDS_MAX = 60
-
-
-def gate(path):
-    """Says that the request has come here, and waits until the test opens the gate."""
-    open(path + ".arrived", "w").close()
-    until = time.monotonic() + GATE_SECONDS_MAX
-    while not os.path.exists(path):
-        if time.monotonic() > until:
-            raise TimeoutError(f"nobody opened {path}")
-        time.sleep(0.005)
 
 
 def say(start_response, text, status="200 OK", fields=()):

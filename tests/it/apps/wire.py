@@ -21,9 +21,10 @@ from urllib.parse import parse_qs
 from wsgiref.util import request_uri
 from wsgiref.validate import validator
 
+from gates import GATE_SECONDS_MAX, gate
+
 import hoopsnake
 
-GATE_SECONDS_MAX = 60
 ROUTES = {}
 
 
@@ -50,16 +51,6 @@ def application(environ, start_response):
     if path.startswith("/environ"):
         path = "/environ"
     return ROUTES.get(path, not_found)(environ, start_response)
-
-
-def gate(path):
-    """Says that the request has come here, and waits until the test opens the gate."""
-    open(path + ".arrived", "w").close()
-    until = time.monotonic() + GATE_SECONDS_MAX
-    while not os.path.exists(path):
-        if time.monotonic() > until:
-            raise TimeoutError(f"nobody opened {path}")
-        time.sleep(0.005)
 
 
 def log(path, line):
