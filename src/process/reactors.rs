@@ -149,9 +149,7 @@ impl Drop for Ended {
 }
 
 fn run(index: u16, kind: Kind, plan: Plan, shared: Arc<Shared>, ended: &Ended) {
-    if let Some(core) = plan.core
-        && !cpu::pin(core)
-    {
+    if let Some(core) = plan.core.filter(|core| !cpu::pin(*core)) {
         tracing::warn!("can't pin reactor {} to processor {core}; it runs unpinned", index + 1);
     }
     let waker = Arc::clone(&plan.mailbox.waker);

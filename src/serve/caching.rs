@@ -444,14 +444,14 @@ impl<D: Driver> Reactor<D> {
             Ok(_) => self.land(&mut fetch, Landing::Stored),
             Err(_) => self.passes(&mut fetch, true),
         }
-        if let Ok(entry) = &stored
-            && entry.status == 200
-            && fetch.asked.conditional
-            && fetch.condition.holds(entry.etag(), entry.last_modified())
-            && self.is_awaited(&exchange)
-        {
-            self.answer_stored(exchange.token, exchange, entry, Some(&fetch.condition), Told::Stored);
-            return None;
+        let unmodified = stored.as_ref().ok().filter(|entry| {
+            entry.status == 200 && fetch.asked.conditional && fetch.condition.holds(entry.etag(), entry.last_modified())
+        });
+        if let Some(entry) = unmodified {
+            if self.is_awaited(&exchange) {
+                self.answer_stored(exchange.token, exchange, entry, Some(&fetch.condition), Told::Stored);
+                return None;
+            }
         }
         self.let_pass(&fetch, exchange, stored.is_ok())
     }
@@ -989,9 +989,8 @@ fn append_told(bytes: &mut Vec<u8>, told: Told, entry: &Entry, now: Instant) {
 /// Puts field lines at the end of the head of a response that is about to be sent.
 fn tell(exchange: &mut Exchange, lines: &str) {
     let reply = &mut exchange.reply;
-    if let Some(at) = reply.head_bytes.checked_sub(2)
-        && reply.outgoing.insert_in_front(at, lines.as_bytes())
-    {
+    let end = reply.head_bytes.checked_sub(2);
+    if end.is_some_and(|end| reply.outgoing.insert_in_front(end, lines.as_bytes())) {
         reply.head_bytes += lines.len();
     }
 }

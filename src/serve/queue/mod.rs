@@ -360,9 +360,7 @@ impl<T> Queue<T> {
             return;
         }
         self.now = now;
-        while let Some(Reverse((at, due))) = self.due.peek().copied()
-            && at <= self.now
-        {
+        while let Some(Reverse((_, due))) = self.due.peek().copied().filter(|Reverse((at, _))| *at <= self.now) {
             self.due.pop();
             match due {
                 Due::Source(source) => {

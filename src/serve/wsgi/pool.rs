@@ -129,7 +129,7 @@ pub(super) struct Outbox {
 
 impl Outbox {
     pub(super) fn new() -> Self {
-        Self { dirty: [const { AtomicU64::new(0) }; _] }
+        Self { dirty: [const { AtomicU64::new(0) }; limits::REACTORS_MAX.div_ceil(64)] }
     }
 
     fn mark(&self, reactor: u16) {

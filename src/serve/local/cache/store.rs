@@ -96,10 +96,9 @@ impl Store {
         let same = self.keys.get(key).into_iter().flatten().copied();
         let old: Vec<u32> = same.filter(|slot| entry.replaces(&self.slots[*slot as usize].entry)).collect();
         old.into_iter().for_each(|slot| self.remove(slot));
-        if let Some(variants) = self.keys.get(key)
-            && variants.len() >= limits::CACHE_VARIANTS_MAX
-        {
-            self.remove(variants[0]);
+        let full = self.keys.get(key).filter(|variants| variants.len() >= limits::CACHE_VARIANTS_MAX);
+        if let Some(oldest) = full.map(|variants| variants[0]) {
+            self.remove(oldest);
         }
         let known = self.keys.get_key_value(key).map(|(known, _)| Arc::clone(known));
         let key: Arc<[u8]> = known.unwrap_or_else(|| key.into());

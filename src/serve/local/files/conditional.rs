@@ -41,24 +41,20 @@ pub enum Verdict {
 
 /// Evaluates all but If-Range, for a GET or HEAD request.
 pub fn evaluate(conditions: &Conditions<'_>, validators: Validators<'_>) -> Verdict {
+    // When it was modified, and the field's date; a condition without either isn't one (RFC 9110 §13.1.3 and §13.1.4).
+    let dates = |field: Option<&[u8]>| validators.modified.zip(field.and_then(date));
     if let Some(list) = conditions.if_match.as_deref() {
         if !matches_any(list, validators.etag, strong) {
             return Verdict::Failed;
         }
-    } else if let (Some(since), Some(modified)) =
-        (conditions.if_unmodified_since.as_deref().and_then(date), validators.modified)
-        && modified > since
-    {
+    } else if dates(conditions.if_unmodified_since.as_deref()).is_some_and(|(modified, since)| modified > since) {
         return Verdict::Failed;
     }
     if let Some(list) = conditions.if_none_match.as_deref() {
         if matches_any(list, validators.etag, weak) {
             return Verdict::NotModified;
         }
-    } else if let (Some(since), Some(modified)) =
-        (conditions.if_modified_since.as_deref().and_then(date), validators.modified)
-        && modified <= since
-    {
+    } else if dates(conditions.if_modified_since.as_deref()).is_some_and(|(modified, since)| modified <= since) {
         return Verdict::NotModified;
     }
     Verdict::Perform
