@@ -1,12 +1,13 @@
 //! Figures of a running process, for SIGUSR2: counters that cost the hot path next to nothing, and the lines they become.
 //!
 //! A reactor counts in plain numbers and publishes them once per turn; the workers count requests anyway, one number for each of
-//! them. Only what is rare (a failure, a time-out) is counted one by one. All atomics are relaxed: figures, not signals.
+//! them. Only what is rare (a failure, a time-out) is counted one by one. All atomics are relaxed: figures, not signals; but for the one
+//! that tells that a reactor has ended.
 
 use std::fmt::Display;
 use std::fmt::Write as _;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
@@ -61,6 +62,7 @@ impl Figures {
 pub struct ReactorStatus {
     published: [AtomicU64; Figures::COUNT],
     clock: OnceLock<CpuClock>,
+    ended: AtomicBool,
 }
 
 impl ReactorStatus {
@@ -68,6 +70,11 @@ impl ReactorStatus {
     pub fn set_clock(&self, clock: CpuClock) {
         // Set once: a second reactor's thread would be a bug that costs nothing but a wrong figure.
         let _ = self.clock.set(clock);
+    }
+
+    /// The reactor's thread: it accepts nothing any more, and every connection has had what it was to have.
+    pub fn set_ended(&self) {
+        self.ended.store(true, Ordering::Release);
     }
 
     /// The reactor's thread, once per turn.
@@ -139,6 +146,11 @@ impl Status {
     /// All reactors together.
     pub fn total(&self) -> Figures {
         self.reactors.iter().map(|reactor| reactor.figures()).fold(Figures::default(), Figures::plus)
+    }
+
+    /// Whether every reactor has ended.
+    pub fn have_reactors_ended(&self) -> bool {
+        self.reactors.iter().all(|reactor| reactor.ended.load(Ordering::Acquire))
     }
 
     /// CPU time of all reactors.
@@ -228,6 +240,16 @@ mod tests {
         );
         status.reactors[0].publish(&Figures::default());
         assert_eq!(status.total().requests, 3, "published anew, not added");
+    }
+
+    #[test]
+    fn all_reactors_have_ended_when_each_has() {
+        let status = Status::new(2);
+        assert!(!status.have_reactors_ended());
+        status.reactors[1].set_ended();
+        assert!(!status.have_reactors_ended());
+        status.reactors[0].set_ended();
+        assert!(status.have_reactors_ended());
     }
 
     #[test]

@@ -185,7 +185,7 @@ fn drive<D: Driver>(
 }
 
 /// Leaves a message with the reactor of each mailbox.
-pub fn tell(mailboxes: &[Arc<Mailbox>], message: fn() -> Message) {
+pub fn tell(mailboxes: &[Arc<Mailbox>], message: impl Fn() -> Message) {
     for mailbox in mailboxes {
         mailbox.post(message());
         mailbox.wake();

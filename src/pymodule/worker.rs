@@ -31,7 +31,7 @@ use crate::reactor::probe::Kind;
 use crate::reactor::{poll, processes};
 use crate::serve::conn::Settings;
 use crate::serve::disk::Disk;
-use crate::serve::exchange::{Mailbox, Message};
+use crate::serve::exchange::{Mailbox, Message, Withdrawal};
 use crate::serve::local::files;
 use crate::serve::notify::Notifier;
 use crate::serve::queue::rules::Rules;
@@ -194,12 +194,14 @@ impl Leaving {
         let (ring, bell) = (bell.ringer()?, bell.ringer()?);
         let (mailboxes, status) = (mailboxes.to_vec(), Arc::clone(pool.status()));
         let of_guard = self.seat.clone();
+        // Whoever comes after a successor was asked for is served by that, or by others: first nothing is accepted here any more.
+        let withdraw = |seat: &Arc<Seat>, mailboxes: &[Arc<Mailbox>], why: &'static str| {
+            let seat = Arc::clone(seat);
+            let withdrawal = Withdrawal::then(move || seat.hand_over(why));
+            reactors::tell(mailboxes, || Message::Withdraw(Arc::clone(&withdrawal)));
+        };
         let hand_over = move |plight| match (plight, &self.seat) {
-            (Plight::AllStuck, Some(seat)) => {
-                seat.hand_over("every one of its threads is stuck");
-                // Whoever comes now is served by others, or by the successor.
-                reactors::tell(&mailboxes, || Message::Withdraw);
-            }
+            (Plight::AllStuck, Some(seat)) => withdraw(seat, &mailboxes, "every one of its threads is stuck"),
             (Plight::AllStuck, None) => {
                 self.asked.stuck();
                 bell.ring();
@@ -207,14 +209,12 @@ impl Leaving {
             (Plight::LockLost, seat) => {
                 // The reactors still answer, if only that it takes too long.
                 match seat {
-                    Some(seat) => {
-                        seat.hand_over("something in C keeps its GIL");
-                        reactors::tell(&mailboxes, || Message::Withdraw);
-                    }
+                    Some(seat) => withdraw(seat, &mailboxes, "something in C keeps its GIL"),
                     None => reactors::tell(&mailboxes, || Message::Drain),
                 }
                 let until = Instant::now() + self.patience;
-                while status.total().connections > 0 && Instant::now() < until {
+                // Not when no connection is to be seen: until a reactor has ended the kernel may have accepted another.
+                while !status.have_reactors_ended() && Instant::now() < until {
                     // That the main thread can't.
                     seat.iter().for_each(|seat| seat.beat());
                     std::thread::sleep(DRAIN_LOOKS);

@@ -315,10 +315,18 @@ impl TokioUring {
         let index = self.listeners.iter().position(|known| known.token == listener)?;
         let cancelled = self.listeners[index].cancelled;
         if result >= 0 {
-            // Cancelled or not, it is armed again: a cancellation that came too late is then made again, and ends that.
-            self.arm_accept(descriptor, listener);
             if cancelled {
-                self.cancel(descriptor, listener);
+                // The cancellation came too late for this one. Armed again, it would take whatever is queued.
+                let ended = Payload {
+                    operation: Operation::Accept,
+                    token: listener,
+                    descriptor,
+                    outgoing: None,
+                    message: None,
+                };
+                self.operations.get_mut().finished.push_front((ended, -libc::ECANCELED));
+            } else {
+                self.arm_accept(descriptor, listener);
             }
             return Some(Event::Accepted { listener, socket: socket::accepted(result) });
         }

@@ -127,12 +127,20 @@ impl<D: Driver> Reactor<D> {
         let listener = &mut self.listeners[token.slot as usize];
         listener.state = Accepting::Ended;
         let Some(socket) = listener.socket.take() else { return };
+        self.let_withdrawal_go();
         let takes = self.course == Course::Draining && !self.leaves_queue;
         // What the kernel has queued was promised an answer; what comes in meanwhile was not.
         for _ in 0..limits::LISTEN_BACKLOG {
             let queued = if takes { accept_queued(&socket) } else { None };
             let Some(connection) = queued else { return };
             self.accepted(token, connection);
+        }
+    }
+
+    /// Whoever waits for it hears that nothing is accepted any more, once that is so.
+    pub(super) fn let_withdrawal_go(&mut self) {
+        if self.listeners.iter().all(|listener| listener.state == Accepting::Ended) {
+            self.withdrawal = None;
         }
     }
 

@@ -522,6 +522,25 @@ pub enum Landing {
     Abandoned,
 }
 
+/// Does something when the last one who has a share of it lets go: when no reactor accepts connections any more. On the thread of
+/// whichever was last, which must not be kept waiting.
+pub struct Withdrawal(Option<Box<dyn FnOnce() + Send + Sync>>);
+
+impl Withdrawal {
+    /// To do this.
+    pub fn then(action: impl FnOnce() + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self(Some(Box::new(action))))
+    }
+}
+
+impl Drop for Withdrawal {
+    fn drop(&mut self) {
+        if let Some(action) = self.0.take() {
+            action();
+        }
+    }
+}
+
 /// What other threads tell a reactor.
 pub enum Message {
     /// A response, or its first part.
@@ -549,8 +568,9 @@ pub enum Message {
     Notice(Arc<Notice>),
     /// Stop accepting, finish what is in flight, then end.
     Drain,
-    /// The same, but what the kernel has queued is left to other processes: this one couldn't serve it.
-    Withdraw,
+    /// The same, but what the kernel has queued is left to other processes: this one couldn't serve it. The reactor keeps its share of
+    /// this until it accepts nothing any more.
+    Withdraw(Arc<Withdrawal>),
     /// Close everything and end.
     Stop,
     /// Set this, as a sign that the reactor turns.
@@ -568,7 +588,7 @@ impl Message {
             | Message::Found
             | Message::Notice(_)
             | Message::Drain
-            | Message::Withdraw
+            | Message::Withdraw(_)
             | Message::Stop
             | Message::Answer(_) => None,
         }

@@ -42,7 +42,7 @@ use crate::reactor::{Driver, Event, Outgoing, Token};
 pub use blocking::Blocking;
 use conn::{Connection, Settings};
 use disk::Disk;
-use exchange::{Exchanges, Mailbox, Message};
+use exchange::{Exchanges, Mailbox, Message, Withdrawal};
 use http1::encode::DateText;
 use local::cache::Cache;
 use notify::Notifier;
@@ -117,6 +117,8 @@ pub struct Reactor<D: Driver> {
     course: Course,
     /// Whether other processes see to what the kernel has queued.
     leaves_queue: bool,
+    /// Let go of once nothing is accepted any more.
+    withdrawal: Option<Arc<Withdrawal>>,
     listeners: Vec<Listener>,
     connections: Slab<Connection>,
     /// How often each slot has been given away, modulo 2²⁴; as long as the slab has ever been.
@@ -174,6 +176,7 @@ impl<D: Driver> Reactor<D> {
             now,
             course: Course::Serving,
             leaves_queue: false,
+            withdrawal: None,
             listeners: listeners
                 .into_iter()
                 .map(|(socket, index)| Listener { socket: Some(socket), index, state: Accepting::Backoff(now) })
@@ -214,8 +217,17 @@ impl<D: Driver> Reactor<D> {
         if let (Some(status), Some(clock)) = (status, CpuClock::of_this_thread()) {
             status.set_clock(clock);
         }
-        while self.turn()? {}
-        Ok(())
+        let result = loop {
+            match self.turn() {
+                Ok(true) => {}
+                Ok(false) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        if let Some(status) = self.shared.pool.status().reactors.get(usize::from(self.index)) {
+            status.set_ended();
+        }
+        result
     }
 
     /// One turn: submits what is due, waits once, handles everything that has happened. False when the reactor has ended.
@@ -346,9 +358,11 @@ impl<D: Driver> Reactor<D> {
             Message::Begun(flight) => self.begun(flight),
             Message::Notice(notice) => self.noticed(&notice),
             Message::Drain => self.drain(),
-            Message::Withdraw => {
+            Message::Withdraw(withdrawal) => {
                 self.leaves_queue = true;
+                self.withdrawal = Some(withdrawal);
                 self.drain();
+                self.let_withdrawal_go();
             }
             Message::Stop => self.stop(),
             Message::Answer(answered) => answered.store(true, Ordering::Relaxed),

@@ -4,6 +4,7 @@ use std::io::{self, Read};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::Weak;
+use std::sync::atomic::AtomicBool;
 
 use proptest::prelude::*;
 
@@ -868,7 +869,13 @@ fn a_process_that_withdraws_takes_nothing_more() {
     let exchange = room.ask(token);
     let listener = TcpListener::from(socket);
     let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    room.post(Message::Withdraw);
+    let told = Arc::new(AtomicBool::new(false));
+    let tell = Arc::clone(&told);
+    // The driver says in its own time that it doesn't accept any more.
+    room.reactor.read(Message::Withdraw(Withdrawal::then(move || tell.store(true, Ordering::Relaxed))));
+    assert!(!told.load(Ordering::Relaxed), "what the driver accepts up to then is this process's");
+    room.step();
+    assert!(told.load(Ordering::Relaxed));
     assert!(room.reactor.listeners[0].state == Accepting::Ended);
     assert_eq!(room.tokens(), [token], "what is there is finished");
     assert!(room.pool.is_draining());

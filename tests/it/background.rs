@@ -1,5 +1,6 @@
 //! Promise: cron jobs and timers run one at a time on a thread of their own, and neither they nor the server get in each other's way.
 
+use std::net::TcpStream;
 use std::process::Command;
 use std::time::Instant;
 
@@ -163,6 +164,10 @@ def held():
         gate.wait_for_arrival();
         server.signal("TERM");
         assert!(server.stderr.wait_for("stopping", PATIENCE).is_some());
+        // That was the supervisor. The process itself lets go of the port in the step of its main thread, which has the GIL all the
+        // while, that tells the jobs to end: no job goes on between the two.
+        let address = server.address();
+        eventually("nobody listens there", || TcpStream::connect(address).is_err().then_some(()));
         assert!(!server.has_ended());
         gate.open();
         assert_eq!(server.wait(), Some(0));

@@ -122,6 +122,8 @@ on_every_driver! {
     /// An upload is on disk, not in memory.
     fn a_large_upload(driver: Driver) {
         const LENGTH: usize = 100_000_000;
+        // Two buffers of 1.25 MiB, each of which may have to take in once what the kernel has put into the ring's receive buffers, 4 MiB,
+        // before the reactor hears of it; and these receive buffers themselves: 15 MB. The rest is the allocator's.
         const GROWTH_MAX: usize = 20_000_000;
         let server = driver.server().start();
         for _ in 0..10 {

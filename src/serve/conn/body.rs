@@ -18,7 +18,11 @@ pub struct Spool {
     pub data: Vec<u8>,
 }
 
-/// A body that is coming in. At most twice [`limits::BODY_MEMORY_BYTES_MAX`] are in memory: what is being written and what came since.
+/// Bytes that a buffer of a long body has room for: what is written at once, and what comes in with its last piece.
+const ROOM: usize = limits::BODY_MEMORY_BYTES_MAX + limits::BODY_MEMORY_BYTES_MAX / 4;
+
+/// A body that is coming in. At most twice [`limits::BODY_MEMORY_BYTES_MAX`] are in memory: what is being written and what came since;
+/// and to that what the driver had received before it could be told to stop, which is no more than its receive buffers hold.
 #[derive(Debug, Default)]
 pub struct BodyStore {
     /// Bytes in all, as far as the client said.
@@ -45,7 +49,8 @@ impl BodyStore {
         let length = self.memory.len() + data.len();
         if length > limits::BODY_MEMORY_BYTES_MAX / 4 && length > self.memory.capacity() {
             // It will be a large one: the rest at once, instead of doubling and leaving the halves behind.
-            let most = limits::BODY_MEMORY_BYTES_MAX + limits::BODY_MEMORY_BYTES_MAX / 4;
+            // Past that the driver had received more already: in steps, not once for each piece.
+            let most = if length > ROOM { length + limits::BODY_MEMORY_BYTES_MAX } else { ROOM };
             let left = self.expected.map_or(u64::MAX, |bytes| bytes.saturating_sub(self.handed));
             let room = usize::try_from(left).map_or(most, |left| left.min(most)).max(length);
             self.memory.reserve_exact(room - self.memory.len());
@@ -83,6 +88,10 @@ impl BodyStore {
         self.writing = false;
         self.file = Some(file);
         buffer.clear();
+        if buffer.capacity() > ROOM {
+            // It took in more than it was to, once.
+            buffer = Vec::new();
+        }
         if self.memory.capacity() == 0 {
             self.memory = buffer;
         } else {
@@ -162,12 +171,29 @@ mod tests {
                 store.append(&[7; 4096]);
             }
             let spool = store.next_write(false).unwrap();
-            assert!(spool.data.capacity() <= limits::BODY_MEMORY_BYTES_MAX / 4 * 5);
+            assert!(spool.data.capacity() <= ROOM);
             buffers.insert(spool.data.as_ptr());
             store.append(&[7; 4096]);
             store.written(Arc::clone(&file), spool.data);
         }
         assert_eq!(buffers.len(), 2);
+    }
+
+    #[test]
+    fn a_driver_that_had_received_more_already() {
+        const MORE: usize = 4 << 20;
+        let mut store = BodyStore::new(Some(64 << 20));
+        let (mut moves, mut room) = (0, 0);
+        while store.memory.len() < limits::BODY_MEMORY_BYTES_MAX + MORE {
+            store.append(&[7; 16 * 1024]);
+            moves += usize::from(std::mem::replace(&mut room, store.memory.capacity()) != room);
+        }
+        assert!(moves < 16, "it was copied {moves} times");
+        let spool = store.next_write(false).unwrap();
+        assert!(spool.data.capacity() <= 2 * limits::BODY_MEMORY_BYTES_MAX + MORE);
+        store.append(&[7; 16 * 1024]);
+        store.written(Arc::new(tempfile::tempfile().unwrap()), spool.data);
+        assert!(store.spare.capacity() <= ROOM, "no more is kept than an upload needs");
     }
 
     #[test]

@@ -52,7 +52,7 @@ def trickles(environ, start_response):
     """Takes longer in all than the limit, but never without a sign of life."""
     start_response("200 OK", [("Content-Type", "text/plain")])
     for digit in b"0123456":
-        time.sleep(0.2)
+        time.sleep(0.1)
         yield bytes([digit])
 
 
