@@ -183,6 +183,8 @@ pub struct Exchange {
     pub park_arg: Option<Arc<[u8]>>,
     /// It was parked before and is run again: it can't be parked any more.
     pub retried: bool,
+    /// The client hasn't said that this is its last request: it may be sending the next one, whether that is answered or not.
+    pub goes_on: bool,
     /// What both sides see.
     pub link: Arc<Link>,
     /// The answer.
@@ -209,6 +211,7 @@ impl Default for Exchange {
             since: 0,
             park_arg: None,
             retried: false,
+            goes_on: false,
             link: Arc::default(),
             reply: Reply::default(),
         }

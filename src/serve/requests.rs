@@ -168,6 +168,9 @@ impl<D: Driver> Reactor<D> {
         if exchange.client.is_none() {
             exchange.client = Some(client_of(connection.peer, &exchange.head, &self.shared.trusted_proxies));
         }
+        if !exchange.retried {
+            exchange.goes_on = exchange.head.keep_alive;
+        }
         if draining || timeouts.keep_alive.is_zero() || connection.is_exhausted() {
             exchange.head.keep_alive = false;
         }

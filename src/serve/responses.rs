@@ -10,7 +10,7 @@ use socket2::SockRef;
 use super::Reactor;
 use super::conn::{After, Phase};
 use super::exchange::{End, Exchange, Link, Peer, Special, TurnedAway};
-use super::http1::{Field, Head};
+use super::http1::{Field, Head, Version};
 use crate::config::Network;
 use crate::limits;
 use crate::observe::access_log::Line;
@@ -50,12 +50,14 @@ impl<D: Driver> Reactor<D> {
     /// Sends the reply of a request whose connection has nothing else to send.
     pub(super) fn begin_response(&mut self, mut exchange: Box<Exchange>) {
         let token = exchange.token;
+        let serving = !self.is_draining();
         let mut outgoing = self.outgoing();
         std::mem::swap(&mut *outgoing, &mut *exchange.reply.outgoing);
         let connection = &mut self.connections[token.slot as usize];
         let after = match exchange.reply.end {
             End::Complete if exchange.reply.keep_alive && !connection.is_exhausted() => After::KeepAlive,
-            End::Complete => After::Close { linger: false },
+            // RFC 9112 §9.6: what the client sends meanwhile must not reset the answer away. A drain isn't held up for that.
+            End::Complete => After::Close { linger: exchange.goes_on && serving },
             End::Streaming => {
                 exchange.link.count(outgoing.remaining());
                 After::Stream
@@ -214,6 +216,7 @@ impl<D: Driver> Reactor<D> {
 
     /// Moves what a streaming response has handed over into `outgoing`, and notes its end.
     fn collect(&mut self, token: Token, outgoing: &mut Outgoing) {
+        let serving = !self.is_draining();
         let Some(connection) = self.get(token) else { return };
         let exhausted = connection.is_exhausted();
         let Phase::Responding { exchange: Some(exchange), after } = &mut connection.phase else { return };
@@ -224,7 +227,7 @@ impl<D: Driver> Reactor<D> {
         let end = exchange.link.collect(outgoing);
         match end {
             Some(End::Complete) if exchange.reply.keep_alive && !exhausted => *after = After::KeepAlive,
-            Some(End::Complete) => *after = After::Close { linger: false },
+            Some(End::Complete) => *after = After::Close { linger: exchange.goes_on && serving },
             Some(End::Abort) => *after = After::Cut,
             Some(End::Streaming) | None => {}
         }
@@ -256,11 +259,28 @@ impl<D: Driver> Reactor<D> {
             return;
         }
         if after == After::Cut {
-            // While it is still responding: so the client is told.
-            self.close(token);
-            return;
+            return self.cut(token);
         }
         self.finish_response(token, after);
+    }
+
+    /// Ends the connection before its response is complete, so that the client can tell: to HTTP/1.0 that takes a reset. To others the end
+    /// is enough, and earlier answers that the client hasn't read yet must not be lost with it.
+    fn cut(&mut self, token: Token) {
+        let serving = !self.is_draining();
+        let phase = self.get(token).map(|connection| &connection.phase);
+        let goes_on = match phase {
+            Some(Phase::Responding { exchange: Some(exchange), .. }) => {
+                serving && exchange.goes_on && exchange.head.version == Version::Http11
+            }
+            _ => false,
+        };
+        if goes_on {
+            self.finish_response(token, After::Close { linger: true });
+        } else {
+            // While it is still responding: so the client is told.
+            self.close(token);
+        }
     }
 
     fn finish_response(&mut self, token: Token, after: After) {

@@ -126,6 +126,29 @@ on_every_driver! {
         assert_eq!(log.lines(), [""; 0], "no request after the closing one is run");
     }
 
+    /// RFC 9112 §9.6: a client that doesn't know yet that its connection ends, since the application or the server says so in an answer it
+    /// hasn't read, goes on sending. That doesn't cost it the answer.
+    fn sent_while_the_last_answer_is_read(server: Shared) {
+        for target in ["/page?bytes=400000&h=Connection:+close", "/page?bytes=400000&pieces=8&h=Connection:+close"] {
+            let mut client = crate::support::Client::connect_narrow(server.address(), 4096);
+            client.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n"));
+            let mut sender = client.clone_socket();
+            std::thread::scope(|scope| {
+                // For as long as the connection lasts.
+                scope.spawn(move || {
+                    while sender.try_send(HELLO) {
+                        pause(1);
+                    }
+                });
+                let last = client.response();
+                assert!(last.head.closes(), "{}", last.head.masked());
+                assert_eq!(last.body.len(), 400_000, "{target}");
+                client.expect_closed();
+                drop(client);
+            });
+        }
+    }
+
     /// More than a receive buffer, and more than is held for a client that doesn't read.
     fn many_that_are_large(server: Shared) {
         let body = pattern(100_000);

@@ -168,6 +168,12 @@ fn what_belongs_to_one_client_is_not_stored() {
         ("Authorization: Basic eA==\r\n", PAGE),
         ("Cache-Control: no-store\r\n", PAGE),
         ("Range: bytes=0-1\r\n", PAGE),
+        // A claim on what the URL stands for, of somebody who isn't believed.
+        ("X-Forwarded-Proto: https\r\n", PAGE),
+        ("X-Forwarded-Host: evil\r\n", PAGE),
+        ("x-original-url: /admin\r\n", PAGE),
+        ("X_HTTP_Method_Override: DELETE\r\n", PAGE),
+        ("Forwarded: host=evil\r\n", PAGE),
         ("Content-Length: 0\r\nIf-Match: \"a\"\r\n", PAGE),
     ] {
         let mut room = room();

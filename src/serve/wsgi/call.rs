@@ -167,8 +167,9 @@ impl Worker {
                 Err(failure) => self.fail(py, environ, link, failure),
             };
         }
-        let held =
-            self.send_iterable(py, environ, &result).unwrap_or_else(|failure| self.fail(py, environ, link, failure));
+        let held = self
+            .send_iterable(py, environ, &result, link)
+            .unwrap_or_else(|failure| self.fail(py, environ, link, failure));
         if let Some(exchange) = held {
             if exchange.reply.special.as_ref().is_some_and(|special| special.park.is_some()) {
                 // The body goes with it, which the application may read until its end.
@@ -214,6 +215,7 @@ impl Worker {
         py: Python<'_>,
         environ: &Bound<'_, PyDict>,
         result: &Bound<'_, PyAny>,
+        link: &Link,
     ) -> Result<Held, Failure> {
         if let Some(output) =
             self.response(py, |response, date| response.is_replaced().then(|| response.finish(date).0))
@@ -227,6 +229,10 @@ impl Worker {
         for item in PyIterator::from_object(result)? {
             let item = as_bytes(item?)?;
             if item.as_bytes().is_empty() && !self.response(py, |response, _| response.is_replaced()) {
+                if link.is_cancelled() {
+                    // Nobody is there any more, and an application that waits for something to send would never find out.
+                    return Ok(self.hold(self.response(py, Response::fail)));
+                }
                 continue;
             }
             let only = std::mem::take(&mut first) && self.is_only_block(py, result);

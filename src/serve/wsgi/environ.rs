@@ -309,14 +309,19 @@ impl Builder {
             return Ok(None);
         }
         let lower = name.to_ascii_lowercase();
+        let is_proto = |name: &[u8]| {
+            let dash = |byte: &u8| if *byte == b'_' { b'-' } else { *byte };
+            name.iter().map(dash).eq(b"x-forwarded-proto".iter().copied())
+        };
         let kind = match &lower[..] {
             b"content-type" => Kind::ContentType,
             b"content-length" => Kind::ContentLength,
             b"host" => Kind::Host,
-            b"x-forwarded-proto" => Kind::ForwardedProto,
             b"proxy" => Kind::Dropped,
             _ if !self.underscores && name.contains(&b'_') => Kind::Dropped,
             other if is_ours(other) => Kind::Dropped,
+            // In each of its spellings, since they share a key, and with it what is done with them: whichever is seen first.
+            other if is_proto(other) => Kind::ForwardedProto,
             _ => Kind::Plain,
         };
         let key = environ_key(name, kind);

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::os::fd::RawFd;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use pyo3::exceptions::PyValueError;
@@ -74,9 +75,11 @@ impl FileWrapper {
         let found = py.detach(|| {
             let file = File::from(ffi::duplicate(descriptor).ok()?);
             let metadata = file.metadata().ok()?;
-            metadata.is_file().then_some((file, metadata.len()))
+            // A file of /proc or /sys is made as it is read: it has no blocks, and its size says nothing (0, or 4096).
+            let told = metadata.is_file() && metadata.blocks() > 0 && metadata.len() > offset;
+            told.then(|| FileRange { length: metadata.len() - offset, file: Arc::new(file), offset })
         });
-        Ok(found.map(|(file, size)| FileRange { file: Arc::new(file), offset, length: size.saturating_sub(offset) }))
+        Ok(found)
     }
 }
 

@@ -591,6 +591,33 @@ fn a_client_that_takes_nothing_stops_the_worker_and_its_end_stops_the_iteration(
     assert_eq!(answer.end, Some(End::Abort));
 }
 
+/// One that has nothing to send is asked again and again: not for a client that has gone.
+#[test]
+fn empty_blocks_end_with_the_client() {
+    for before in ["", "    yield b'a'\n"] {
+        let bench = Bench::new();
+        let source = format!(
+            "def application(e, sr):\n    sr('200 OK', [])\n{before}    try:\n        for _ in range(1000):\n            \
+             application.go()\n            yield b''\n        application.endless = True\n    finally: application.closed = True\n"
+        );
+        Python::attach(|py| {
+            let application = application(py, &source);
+            let request = exchange(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            let link = Arc::clone(&request.link);
+            let go =
+                pyo3::types::PyCFunction::new_closure(py, None, None, move |_, _| link.cancel().is_some()).unwrap();
+            application.setattr("go", go).unwrap();
+            bench.worker(py, &application).run(py, request);
+            assert!(application.getattr("closed").unwrap().is_truthy().unwrap());
+            assert!(application.getattr("endless").is_err(), "asked for more than a client that has gone will get");
+        });
+        // The reactor has the request back, whatever became of it.
+        let mut answer = Answer::default();
+        bench.collect(&mut answer);
+        assert!(answer.parts > 0 && answer.end.is_some(), "{answer:?}");
+    }
+}
+
 #[test]
 fn the_pool_answers_what_is_queued_then_closes_and_gives_up_what_is_too_late() {
     let bench = Bench::new();
@@ -784,6 +811,35 @@ fn environ() {
 }
 
 /// 4.1 A3; and nothing an application has kept is changed by a later request, or changes it.
+/// Spellings that share a key are treated alike, whichever a worker sees first: a client must not be able to have the word of a
+/// proxy passed over from then on.
+#[test]
+fn the_scheme_is_told_whatever_was_asked_before() {
+    let mut bench = Bench::new();
+    let settings = PoolSettings { header_underscores: true, ..bench.pool.settings.clone() };
+    bench.pool = Pool::new(settings, vec![Arc::clone(&bench.mailbox)]);
+    Python::attach(|py| {
+        let application = application(
+            py,
+            "def application(e, sr):\n    sr('200 OK', [])\n    return [e['wsgi.url_scheme'].encode()]\n",
+        );
+        let mut worker = bench.worker(py, &application);
+        for (name, address, expected) in [
+            ("X_Forwarded_Proto", [192, 0, 2, 1], "http"),
+            ("X-Forwarded-Proto", [10, 0, 0, 1], "https"),
+            ("X_Forwarded-Proto", [10, 0, 0, 1], "https"),
+            ("X-Forwarded-Proto", [192, 0, 2, 1], "http"),
+        ] {
+            let mut request = exchange(format!("GET / HTTP/1.1\r\nHost: a\r\n{name}: https\r\n\r\n").as_bytes());
+            request.peer = Peer::Tcp(IpAddr::from(address), 1);
+            worker.run(py, request);
+            let mut answer = Answer::default();
+            bench.collect(&mut answer);
+            assert_eq!(answer.body(), expected, "{name} of {address:?}");
+        }
+    });
+}
+
 #[test]
 fn requests_share_nothing() {
     let bench = Bench::new();
@@ -954,6 +1010,20 @@ fn a_device_is_iterated_over() {
         "def application(e, sr):\n    sr('200 OK', [])\n    return e['wsgi.file_wrapper'](open('/dev/null', 'rb'))\n",
     );
     assert_eq!((answer.body(), answer.end), ("", Some(End::Complete)));
+}
+
+/// A file of /proc says that it is empty, one of /sys that it has a page of bytes.
+#[test]
+fn a_file_made_as_it_is_read_is_iterated_over() {
+    for path in ["/proc/self/stat", "/sys/kernel/notes", "/sys/kernel/mm/transparent_hugepage/enabled"] {
+        let Ok(content) = std::fs::read(path) else { continue };
+        let answer = get(&format!(
+            "def application(e, sr):\n    sr('200 OK', [])\n    return e['wsgi.file_wrapper'](open('{path}', 'rb', 0))\n",
+        ));
+        assert_eq!(answer.field("Transfer-Encoding"), Some("chunked"), "{path}: {answer:?}");
+        assert_eq!(answer.end, Some(End::Complete), "{path}");
+        assert!(answer.body().len() >= content.len(), "{path}: {answer:?}");
+    }
 }
 
 /// 4.6 P10: the standard library's validator has nothing to say.

@@ -4,7 +4,7 @@
 //! The first part is `host NUL target`, byte for byte as it was asked for. Of the second part, listener, scheme and class of method
 //! are compared as they are; the fields named by `Vary`, and the cookies named by `X-WSGo-Vary-Cookies`, as one string.
 
-use super::request::values;
+use super::request::{claims, values};
 use crate::serve::http1::Head;
 
 /// Between the values of several fields in a secondary key: no field value holds it.
@@ -73,13 +73,25 @@ impl Vary {
         self.names.len() + self.cookies.len()
     }
 
-    /// Appends the secondary key of a request: two that match (RFC 9111 §4.1) have the same.
+    /// Appends the secondary key of a request: two that match (RFC 9111 §4.1) have the same. What a proxy says that it was asked for is
+    /// part of it in any case: an application that goes by it seldom says so.
     pub fn secondary(&self, head: &Head, out: &mut Vec<u8>) {
         for name in listed(&self.names) {
-            if name == b"cookie" && !self.cookies.is_empty() {
-                self.secondary_cookies(head, out);
+            if name != b"cookie" {
+                append(out, values(head, name), b',');
+            } else if self.cookies.is_empty() {
+                // As the application sees several lines.
+                append(out, values(head, name), b';');
             } else {
-                append(out, values(head, name));
+                self.secondary_cookies(head, out);
+            }
+            out.push(END_OF_FIELD);
+        }
+        for (number, value) in claims(head) {
+            out.push(number);
+            for part in value {
+                out.extend_from_slice(part);
+                out.push(b';');
             }
             out.push(END_OF_FIELD);
         }
@@ -107,6 +119,7 @@ impl Vary {
                     let at = memchr::memchr(b'=', piece)?;
                     (piece[..at].trim_ascii() == wanted).then(|| piece[at + 1..].trim_ascii())
                 }),
+                b',',
             );
         }
     }
@@ -123,12 +136,12 @@ fn is_cookie_octet(byte: u8) -> bool {
     byte.is_ascii_graphic() && !matches!(byte, b'"' | b',' | b';' | b'\\')
 }
 
-/// All values in order, each told from the next, and none told from an empty one.
-fn append<'a>(out: &mut Vec<u8>, values: impl Iterator<Item = &'a [u8]>) {
+/// All values in order, each told from the next by `between`, and none told from an empty one.
+fn append<'a>(out: &mut Vec<u8>, values: impl Iterator<Item = &'a [u8]>, between: u8) {
     let mut absent = true;
     for value in values {
         if !std::mem::take(&mut absent) {
-            out.push(b',');
+            out.push(between);
         }
         out.extend_from_slice(value);
     }
@@ -238,6 +251,32 @@ mod tests {
     }
 
     #[test]
+    fn what_a_proxy_says_it_was_asked_for() {
+        let none = vary(&[], None).unwrap();
+        let check = |one: &str, other: &str, same: bool| {
+            assert_eq!(secondary(&none, one) == secondary(&none, other), same, "{one} | {other}");
+        };
+        check("X-Forwarded-Host: a", "X-Forwarded-Host: b", false);
+        check("X-Forwarded-Host: a", "", false);
+        check("X-Forwarded-Host: a", "x-forwarded-host: a", true);
+        check("X_Forwarded_Host: a", "X-Forwarded-Host: a", true);
+        check("X-Forwarded-Host: a", "X-Forwarded-Server: a", false);
+        check("X-Original-URL: /a", "X-Original-URL: /b", false);
+        check("X-HTTP-Method-Override: DELETE", "", false);
+        check("Forwarded: host=a", "Forwarded: host=b", false);
+        check("Front-End-Https: on", "", false);
+        // The client's address is in it as well, and would make every client's page another one.
+        check("Forwarded: for=192.0.2.1;host=a", "Forwarded: For=\"[2001:db8::1]:80\" ; host=a", true);
+        check("Forwarded: for=a, by=b;proto=https", "Forwarded: for=c, for=d;proto=https", true);
+        check("Forwarded: for=a, by=b;proto=https", "Forwarded: for=a, by=b;proto=http", false);
+        check("Forwarded: for=\"a;host=b\"", "Forwarded: for=a", false);
+        // The guard has the scheme, and the client's address isn't the page's.
+        check("X-Forwarded-Proto: https", "", true);
+        check("X-Forwarded-For: 192.0.2.1", "", true);
+        check("X-Other: a", "From: b", true);
+    }
+
+    #[test]
     fn values_of_one_field_are_not_those_of_the_next() {
         let both = vary(&["A, B"], None).unwrap();
         assert_ne!(secondary(&both, "A: x"), secondary(&both, "B: x"));
@@ -249,6 +288,7 @@ mod tests {
     fn all_of_a_cookie_or_the_listed_ones() {
         let all = vary(&["Cookie"], None).unwrap();
         assert_ne!(secondary(&all, "Cookie: a=1; b=2"), secondary(&all, "Cookie: a=1; b=3"));
+        assert_ne!(secondary(&all, "Cookie: a=1\nCookie: b=2"), secondary(&all, "Cookie: a=1,b=2"));
         let a = vary(&["cookie"], Some("a, c")).unwrap();
         assert_eq!(vary(&[], Some("c,a")), Some(a.clone()), "named cookies count without Vary: Cookie");
         let check = |one: &str, other: &str, same: bool| {

@@ -35,6 +35,8 @@ impl Asked {
         for field in &head.fields {
             let name = head.get(field.name);
             let is = |other: &str| is_named(name, other.as_bytes());
+            // A host, a scheme or a path claimed by somebody who isn't believed: the application may believe it all the same.
+            asked.passes |= !trusted && is_claim(name);
             match name.len() {
                 // Parts are the application's to make; so are preconditions that only an origin can judge (RFC 9111 §4.3.2).
                 5 if is("range") => asked.passes = true,
@@ -43,8 +45,6 @@ impl Asked {
                 13 if is("cache-control") => control = true,
                 13 if is("authorization") => asked.authorization = true,
                 13 if is("if-none-match") => asked.conditional = true,
-                // A scheme claimed by somebody who isn't believed: the application may believe it all the same.
-                17 if is("x-forwarded-proto") => asked.passes |= !trusted,
                 17 if is("if-modified-since") => asked.conditional = true,
                 19 if is("if-unmodified-since") => asked.passes = true,
                 _ => {}
@@ -82,6 +82,54 @@ fn is_plain(head: &Head) -> bool {
 pub fn values<'a>(head: &'a Head, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
     let named = move |field: &&Field| is_named(head.get(field.name), name);
     head.fields.iter().filter(named).map(|field| head.get(field.value))
+}
+
+/// Fields by which proxies tell what they were asked for, and by which frameworks let themselves be told so: host, scheme, port, path,
+/// method.
+const CLAIMS: [&[u8]; 17] = [
+    b"forwarded",
+    b"front-end-https",
+    b"x-forwarded-host",
+    b"x-forwarded-port",
+    b"x-forwarded-prefix",
+    b"x-forwarded-proto",
+    b"x-forwarded-protocol",
+    b"x-forwarded-scheme",
+    b"x-forwarded-server",
+    b"x-forwarded-ssl",
+    b"x-http-method",
+    b"x-http-method-override",
+    b"x-method-override",
+    b"x-original-host",
+    b"x-original-url",
+    b"x-rewrite-url",
+    b"x-script-name",
+];
+
+/// Whether a field of this name may change what a URL stands for: the one place where a page could be made for a client's claim and
+/// be found by everybody else.
+fn is_claim(name: &[u8]) -> bool {
+    // Nearly all names end here.
+    matches!(name, [b'x' | b'X' | b'f' | b'F', ..]) && CLAIMS.iter().any(|claim| is_named(name, claim))
+}
+
+/// The claims of a request, in order: number in [`CLAIMS`], and the parts of the value. Left out are those on the scheme that the server
+/// itself goes by, which are told by [`is_https`], and whose request it is (RFC 7239 §5.1, §5.2): a page that depends on that is `private`.
+pub fn claims(head: &Head) -> impl Iterator<Item = (u8, impl Iterator<Item = &[u8]>)> {
+    let fields = head.fields.iter().map(|field| (head.get(field.name), head.get(field.value)));
+    fields.filter(|(name, _)| is_claim(name)).filter_map(|(name, value)| {
+        let number = CLAIMS.iter().position(|claim| is_named(name, claim))?;
+        let forwarded = CLAIMS[number] == b"forwarded";
+        let parts = value.split(move |byte| forwarded && matches!(byte, b';' | b','));
+        let tells = move |part: &&[u8]| !(forwarded && is_address(part));
+        (CLAIMS[number] != b"x-forwarded-proto").then(|| (number as u8, parts.map(<[u8]>::trim_ascii).filter(tells)))
+    })
+}
+
+/// Whether a part of a `Forwarded` names client or proxy. It holds no `;` and no `,`, so that no reading of it finds another part in it.
+fn is_address(part: &[u8]) -> bool {
+    let starts = |name: &[u8]| part.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
+    starts(b"for=") || starts(b"by=")
 }
 
 fn is_named(found: &[u8], name: &[u8]) -> bool {
