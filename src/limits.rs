@@ -131,7 +131,8 @@ pub const SEND_TIMEOUT_S: u64 = 60;
 pub const KEEP_ALIVE_S: u64 = 60;
 /// Seconds a request may wait for a worker, and again run; past it: 504. Flag `--request-timeout`.
 pub const REQUEST_TIMEOUT_S: u64 = 60;
-/// Seconds a process may take to load the application and to accept connections; past it, it is killed. Flag `--start-timeout`.
+/// Seconds a process may take to load the application and to accept connections; past it, it is asked for its stacks and killed.
+/// Flag `--start-timeout`.
 pub const START_TIMEOUT_S: u64 = 120;
 /// Seconds in-flight requests are waited for when the server stops. Flag `--graceful-timeout`.
 pub const GRACEFUL_TIMEOUT_S: u64 = 30;
@@ -140,6 +141,9 @@ pub const GRACEFUL_TIMEOUT_S: u64 = 30;
 
 /// Processes there can be, asked for or added by SIGTTIN; past it SIGTTIN is refused. Flag `--processes`.
 pub const PROCESSES_MAX: usize = 256;
+/// Descriptors to which a lower soft limit (`ulimit -Sn`) is raised at start, if the hard one allows; past the limit new connections
+/// wait.
+pub const DESCRIPTORS_WANTED: u64 = 65_536;
 /// Rows of the board, one for each process alive: those that serve, their successors, and as many that are leaving. Past it a
 /// process isn't started until another has ended.
 pub const WORKER_ROWS_MAX: usize = 4 * PROCESSES_MAX;

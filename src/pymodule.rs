@@ -10,6 +10,7 @@
 mod application;
 mod background;
 mod cache;
+mod crashes;
 mod daemon;
 mod inspection;
 mod parking;
@@ -31,6 +32,7 @@ use crate::config::{self, Config, Origin, Outcome};
 use crate::observe::error_log::{self, ErrorLog};
 use crate::process::house::{self, House};
 use crate::process::listeners::{self, Bound, Listeners};
+use crate::process::standard;
 use crate::reactor::probe::{self, Kind};
 use crate::reactor::{clock, cpu};
 use crate::serve::caching;
@@ -57,6 +59,10 @@ mod _core {
 /// the supervisor forks: there it raises `SystemExit`, so that none of the caller's code runs twice.
 #[pyfunction]
 fn main(py: Python<'_>, argv: Vec<OsString>) -> PyResult<i32> {
+    // Nobody could be told of a failure.
+    if standard::open_closed().unwrap_or(false) {
+        py.import("hoopsnake._process")?.call_method0("open_standard_streams")?;
+    }
     let environment: Vec<_> = std::env::vars_os().collect();
     let (config, warnings) = match config::from(&argv, &environment, &|path| std::fs::read(path)) {
         Ok(Outcome::Run(config, warnings)) => (config, warnings),
@@ -93,21 +99,31 @@ fn main(py: Python<'_>, argv: Vec<OsString>) -> PyResult<i32> {
             return Ok(EXIT_FAILURE);
         }
     };
+    standard::raise_descriptors();
     // Reads the time zone's file before there are threads.
     clock::local_offset(clock::unix_seconds());
     for warning in warnings.into_iter().chain(notes) {
         tracing::warn!("{warning}");
     }
     let end = serve(py, &config, &error_log, &mut house, started_as).unwrap_or_else(|sentence| {
-        tracing::error!("{sentence}");
+        tracing::error!("{}", with_remedy(sentence));
         End::new(EXIT_FAILURE)
     });
+    signals::ignore_requests(py)?;
     if end.abandoned {
         worker::leave(py, end.code, &error_log);
     } else {
         py.detach(|| error_log.shutdown(LAST_WORDS));
     }
     if end.forked { Err(PySystemExit::new_err(end.code)) } else { Ok(end.code) }
+}
+
+/// What is said when the process has run out of descriptors, wherever that was noticed: with what to do about it.
+fn with_remedy(sentence: String) -> String {
+    if !sentence.ends_with("(os error 24)") {
+        return sentence;
+    }
+    format!("{sentence}; raise the limit on open files (`ulimit -n`, LimitNOFILE= in a unit)")
 }
 
 /// How a process came to its end.

@@ -10,12 +10,22 @@ import types
 from collections.abc import Iterable, Sequence
 from typing import Optional
 
-__all__ = ["Files", "prepare_environment"]
+__all__ = ["Files", "open_standard_streams", "prepare_environment"]
 
 # How deep a chain of causes is followed for the files of an exception.
 CAUSES_MAX = 16
 # Longer paths aren't reported: the extension's WATCHED_PATH_BYTES_MAX, with the NUL.
 PATH_BYTES_MAX = 4095
+
+
+def open_standard_streams() -> None:
+    """Python has no stream for a descriptor that was closed when it started. Now all three are open: each gets one."""
+    if sys.stdin is None:
+        sys.stdin = open(0, closefd=False)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", errors="backslashreplace", closefd=False)
 
 
 def prepare_environment(given: Sequence[tuple[bytes, bytes]], removed: Sequence[str]) -> None:

@@ -168,9 +168,14 @@ pub fn find(name: &str) -> Option<&'static Flag> {
     FLAGS.iter().find(|flag| flag.name == name)
 }
 
+/// A name as flags are written: in lower case, with hyphens.
+pub fn spelt(name: &str) -> String {
+    name.chars().map(|char| if char == '_' { '-' } else { char.to_ascii_lowercase() }).collect()
+}
+
 /// The flag somebody may have meant by `name`.
 pub fn meant(name: &str) -> Option<&'static Flag> {
-    let name: String = name.chars().map(|char| if char == '_' { '-' } else { char.to_ascii_lowercase() }).collect();
+    let name = spelt(name);
     let elsewhere = FLAGS.iter().find(|flag| flag.elsewhere.contains(&name.as_str()));
     elsewhere.or_else(|| find(nearest(&name, FLAGS.iter().map(|flag| flag.name))?))
 }
@@ -260,7 +265,7 @@ pub static FLAGS: &[Flag] = &[
             `HOOPSNAKE_APPLICATION`, in the file `application`.",
         example: "mysite.wsgi:application",
         positional: Some("APPLICATION"),
-        elsewhere: &["app", "wsgi", "wsgi-app", "wsgi-file", "callable", "m"],
+        elsewhere: &["app", "wsgi", "wsgi-app", "callable", "m"],
         set: |config, values| {
             config.application = application::checked(values.text()?)?.to_owned();
             Ok(())
@@ -312,7 +317,7 @@ pub static FLAGS: &[Flag] = &[
             inherited as descriptor N. An address can't hold a comma.",
         example: "127.0.0.1:8080",
         separator: Some(','),
-        elsewhere: &["bind", "b", "http", "socket", "listen", "host", "port", "p", "address", "interface"],
+        elsewhere: &["bind", "b", "http", "listen", "host", "port", "address", "interface"],
         set: |config, values| {
             config.http_socket = addresses(values)?;
             Ok(())
@@ -330,7 +335,7 @@ pub static FLAGS: &[Flag] = &[
             request or takes a response, so the number follows from how long the application itself waits, for its \
             database for instance. An application that isn't thread-safe needs `--workers 1`.",
         example: "32",
-        elsewhere: &["threads", "w", "blocking-threads"],
+        elsewhere: &["threads", "blocking-threads", "no-threads"],
         set: |config, values| {
             config.workers = values.whole(1, limits::WORKERS_MAX)?;
             Ok(())
@@ -367,7 +372,7 @@ pub static FLAGS: &[Flag] = &[
             same sockets. SIGTTIN adds one, SIGTTOU takes one away, SIGHUP replaces all of them without losing a request. There is a \
             supervisor with one process, too: it starts it again.",
         example: "4",
-        elsewhere: &["num-processes", "nproc"],
+        elsewhere: &["num-processes", "nproc", "no-proc"],
         set: |config, values| {
             config.processes = values.whole(1, limits::PROCESSES_MAX)?;
             Ok(())
@@ -382,7 +387,7 @@ pub static FLAGS: &[Flag] = &[
         help: "Serve in the process that was started, without a supervisor.",
         manual: "For a debugger, a profiler, or where something else restarts what dies. There is no reload and no recycling then.",
         example: "true",
-        elsewhere: &["master", "no-proc", "single-process"],
+        elsewhere: &["single-process"],
         set: |config, values| {
             config.supervisor = !values.switch()?;
             Ok(())
@@ -496,7 +501,7 @@ pub static FLAGS: &[Flag] = &[
             tries io_uring out and takes `ring` if it works, else `epoll`: containers and hardened kernels often forbid \
             io_uring. The log says at start which one runs and why.",
         example: "epoll",
-        elsewhere: &["worker-class", "k", "loop", "driver"],
+        elsewhere: &["loop", "driver"],
         set: |config, values| {
             config.reactor = values.choice(REACTORS)?;
             Ok(())
@@ -619,7 +624,7 @@ pub static FLAGS: &[Flag] = &[
         manual: "A request that runs too long is interrupted by `hoopsnake.RequestTimeoutException`; a thread that this doesn't reach is \
             replaced. 0 switches all of it off, as in gunicorn and uWSGI.",
         example: "120",
-        elsewhere: &["timeout", "t", "harakiri"],
+        elsewhere: &["timeout", "harakiri"],
         set: |config, values| {
             config.request_timeout = values.seconds(Zero::Means(Config::NO_LIMIT))?;
             Ok(())
@@ -1026,7 +1031,7 @@ pub static FLAGS: &[Flag] = &[
         help: "One line for each response: off, - for standard output, or a file to append to.",
         manual: "A file called `off` is written `./off`.",
         example: "/var/log/mysite/access.log",
-        elsewhere: &["access-logfile", "access-logformat", "logto", "disable-logging"],
+        elsewhere: &["access-logfile", "logto", "disable-logging"],
         set: |config, values| {
             config.access_log = match values.text() {
                 Ok("off") => LogTarget::Off,
@@ -1063,7 +1068,7 @@ pub static FLAGS: &[Flag] = &[
         manual: "`error`: what stopped something. `warning`: and what an operator should look at. `info`: and start and stop. \
             `debug`: and the faults of clients.",
         example: "warning",
-        elsewhere: &["loglevel", "level", "verbose"],
+        elsewhere: &["loglevel", "level", "verbose", "l"],
         set: |config, values| {
             config.log_level = values.choice(LEVELS)?;
             Ok(())
@@ -1228,7 +1233,7 @@ pub static FLAGS: &[Flag] = &[
         manual: "A key is a flag's name, with dashes or underscores. The file can't name another one.",
         example: "/etc/hoopsnake/mysite.toml",
         in_file: false,
-        elsewhere: &["c", "ini", "toml", "config-file"],
+        elsewhere: &["toml", "config-file"],
         set: |config, values| {
             config.config_file = Some(values.path()?);
             Ok(())

@@ -12,6 +12,7 @@ use crate::limits;
 
 mod address;
 mod application;
+mod elsewhere;
 mod environment;
 mod error;
 mod file;

@@ -8,6 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, Command, builder::OsStringValueParser};
 
+use super::elsewhere;
 use super::error::{Error, Origin};
 use super::flags::{self, FLAGS, Flag, Kind};
 use super::layer::{Given, Layer};
@@ -155,9 +156,12 @@ fn refused(arguments: &[OsString], error: &clap::Error) -> Error {
     let typed = arguments.iter().filter_map(|argument| Some((argument, dashed(argument)?.0)));
     let single = typed.clone().any(|(argument, other)| other == name && !argument.as_bytes().starts_with(b"--"));
     let typed = shown(OsStr::new(&if single { format!("-{name}") } else { named.to_owned() }));
-    let remedy = match flags::meant(name) {
-        Some(flag) => format!("did you mean --{}?", flag.name),
-        None => "hoopsnake --help lists those there are.".to_owned(),
+    let plain = elsewhere::plain(name);
+    let known = elsewhere::remedy(&flags::spelt(plain));
+    let remedy = match known.map(str::to_owned).ok_or_else(|| flags::meant(plain)) {
+        Ok(remedy) => remedy,
+        Err(Some(flag)) => format!("did you mean --{}?", flag.name),
+        Err(None) => "hoopsnake --help lists those there are.".to_owned(),
     };
     Error::usage(format!("{typed} (command line): there is no such flag; {remedy}"))
 }

@@ -322,7 +322,21 @@ fn mistakes_on_the_command_line() {
         assert_eq!(error.to_string(), format!("{expected}\nTry 'hoopsnake --help'."));
     };
     check("--wrokers 8", "'--wrokers' (command line): there is no such flag; did you mean --workers?");
-    check("-w 8", "'-w' (command line): there is no such flag; did you mean --workers?");
+    check(
+        "-w 8",
+        "'-w' (command line): there is no such flag; gunicorn's workers are processes, --processes; --workers counts the threads of each.",
+    );
+    check(
+        "-w8",
+        "'-w8' (command line): there is no such flag; gunicorn's workers are processes, --processes; --workers counts the threads of each.",
+    );
+    check("-b:8000", "'-b:8000' (command line): there is no such flag; did you mean --http-socket?");
+    check("--Threads=8", "'--Threads' (command line): there is no such flag; did you mean --workers?");
+    check("--master", "'--master' (command line): there is no such flag; leave it out: it is always so.");
+    check(
+        "--certfile cert.pem",
+        "'--certfile' (command line): there is no such flag; there is no TLS; put a proxy such as nginx in front (docs/deployment.md).",
+    );
     check("-bind=:80", "'-bind' (command line): there is no such flag; did you mean --http-socket?");
     check(
         "--frobnicate",

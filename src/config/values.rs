@@ -104,7 +104,8 @@ impl<'a> Values<'a> {
             (Some(duration), _) if duration >= Duration::from_millis(1) && duration <= most => Ok(duration),
             _ => {
                 let (text, most) = (shown(self.one()), most.as_secs());
-                Err(format!("{text} isn't a number of seconds from 0.001 to {most}, such as 60 or 0.5"))
+                let zero = if matches!(zero, Zero::Means(_)) { ", nor 0" } else { "" };
+                Err(format!("{text} isn't a number of seconds from 0.001 to {most}, such as 60 or 0.5{zero}"))
             }
         }
     }

@@ -50,6 +50,14 @@ impl ErrorLog {
         writer.is_none_or(|writer| writer.shutdown(timeout))
     }
 
+    /// Writes whole lines as they are, at whatever level: an answer that was asked for. Never waits; from a process that serves only.
+    pub fn answer(&self, lines: String) {
+        if let Some(queue) = self.queue.get() {
+            // Full: it is counted.
+            let _ = queue.send(lines.into_bytes());
+        }
+    }
+
     /// Messages' lines that were dropped since the start, because the target was too slow.
     pub fn dropped(&self) -> u64 {
         self.lock().as_ref().map_or(0, LogWriter::dropped)

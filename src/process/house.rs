@@ -65,7 +65,13 @@ impl House {
         let reporter = watch.as_ref().map(|watch| watch.reporter().try_clone_to_owned()).transpose();
         let reporter =
             reporter.map_err(|error| format!("--reload: out of descriptors ({error}); raise `ulimit -n`"))?;
-        Ok((Self { identity, notifier, pid_file: None, watch, reporter, report }, warning.into_iter().collect()))
+        let silent = config.daemon && !config.check && config.error_log == LogTarget::Standard;
+        let silent = silent.then(|| {
+            "--daemon: without a file for --error-log, what the server has to say goes nowhere once it is ready"
+                .to_owned()
+        });
+        let house = Self { identity, notifier, pid_file: None, watch, reporter, report };
+        Ok((house, warning.into_iter().chain(silent).collect()))
     }
 
     /// The second part, when the addresses are bound: writes the pid file and becomes the user. With `--check` nothing is

@@ -6,7 +6,7 @@
 //! how it and a worker know of each other, `seat` is the worker's side of that, `hooks` is where others join in.
 //!
 //! Around it: `house` is the order in which housekeeping is done, `pidfile`, `privileges`, `daemon`, `systemd` and `watch` are its
-//! parts, and `alarm` is time as a descriptor.
+//! parts, `standard` is what each process has from the start, and `alarm` is time as a descriptor.
 
 pub mod alarm;
 pub mod bell;
@@ -21,6 +21,7 @@ pub mod privileges;
 pub mod reactors;
 pub mod seat;
 pub mod slots;
+pub mod standard;
 pub mod supervisor;
 pub mod systemd;
 pub mod watch;

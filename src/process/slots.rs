@@ -23,6 +23,8 @@ use crate::reactor::processes::Ended;
 const SIGNALS_TOGETHER: Duration = Duration::from_millis(100);
 /// What a worker takes for a quick stop. SIGINT isn't: a terminal's Ctrl-C sends that to the workers as well.
 const QUICKLY: i32 = libc::SIGQUIT;
+/// Processes in a row that reach `--max-rss` soon after their start before it is said that it is too low.
+const HEAVY_MAX: u32 = 3;
 /// Exit code when the first workers can't begin, and after a second signal.
 const EXIT_FAILURE: i32 = 1;
 
@@ -189,6 +191,8 @@ struct Worker {
     requests_max: u64,
     /// Whether it is to be replaced already.
     due: bool,
+    /// It wasn't ready in time, was asked for its stacks, and is killed then.
+    late: Option<Instant>,
     /// Why it has asked for a successor, if it has.
     plight: Option<String>,
 }
@@ -245,6 +249,10 @@ pub struct Slots {
     /// Not before this.
     replace_due: Instant,
     replace_failures: u32,
+    /// Processes in a row that have reached `--max-rss` while they were young.
+    heavy: u32,
+    /// Until then none is replaced for its memory.
+    heavy_until: Instant,
     /// Who has the background.
     background: Option<u32>,
 }
@@ -264,6 +272,8 @@ impl Slots {
             replacing: None,
             replace_due: Instant::default(),
             replace_failures: 0,
+            heavy: 0,
+            heavy_until: Instant::default(),
             background: None,
             settings,
         }
@@ -279,10 +289,17 @@ impl Slots {
         self.workers.iter().filter(|worker| worker.is_ready()).map(|worker| worker.pid)
     }
 
+    /// The workers that are asked for their stacks and figures: those that serve, and those that drain. Of one that doesn't end the
+    /// stacks are wanted most.
+    pub fn asked(&self) -> impl Iterator<Item = u32> {
+        let asked = |worker: &&Worker| matches!(worker.state, State::Ready { .. } | State::Leaving { .. });
+        self.workers.iter().filter(asked).map(|worker| worker.pid)
+    }
+
     /// When [`Event::Tick`] has something to do, if nothing else happens.
     pub fn deadline(&self) -> Option<Instant> {
         let workers = self.workers.iter().filter_map(|worker| match worker.state {
-            State::Starting { .. } => Some(worker.began + self.settings.start),
+            State::Starting { .. } => Some(worker.late.unwrap_or(worker.began + self.settings.start)),
             State::Leaving { kill_at } => Some(kill_at),
             State::Ready { .. } | State::Killed => None,
         });
@@ -346,6 +363,7 @@ impl Slots {
             missed: 0,
             requests_max,
             due: false,
+            late: None,
             plight: None,
         });
         // A slot may have been given up, or the server told to stop, since the fork was asked for.
@@ -467,7 +485,10 @@ impl Slots {
         self.background_is_free(pid);
         match worker.state {
             State::Starting { .. } => {
-                let sentence = format!("process {}, pid {pid}, {how} before it was ready", worker.slot + 1);
+                let sentence = match worker.late {
+                    Some(_) => self.not_ready(worker.slot, pid),
+                    None => format!("process {}, pid {pid}, {how} before it was ready", worker.slot + 1),
+                };
                 self.not_begun(now, worker.slot, worker.purpose, sentence.into());
             }
             State::Ready { .. } if self.phase == Phase::Starting => {
@@ -550,6 +571,8 @@ impl Slots {
 
     fn seen(&mut self, now: Instant, pid: u32, figures: Figures) {
         let (lifetime, resident_max) = (self.settings.max_lifetime, self.settings.max_resident);
+        let is_heavy = resident_max > 0 && figures.resident > resident_max;
+        let spared = is_heavy && now < self.heavy_until;
         let Some(worker) = self.worker(pid) else { return };
         let State::Ready { since } = worker.state else { return };
         if worker.heartbeat == figures.heartbeat {
@@ -567,13 +590,37 @@ impl Slots {
             format!("it has served {} requests (--max-requests)", figures.requests)
         } else if !lifetime.is_zero() && age >= lifetime {
             format!("it has lived {} s (--max-worker-lifetime)", age.as_secs())
-        } else if resident_max > 0 && figures.resident > resident_max {
+        } else if is_heavy && !spared {
             format!("it has {} MiB of memory (--max-rss)", figures.resident >> 20)
         } else {
             return;
         };
         worker.due = true;
         self.replace.push_back((pid, why));
+        if is_heavy {
+            self.was_heavy(now, now.since(since), resident_max);
+        }
+    }
+
+    /// A process is replaced for its memory. If that comes soon after its start, again and again, the application needs more than it
+    /// may have, and the machine would do nothing but load it.
+    fn was_heavy(&mut self, now: Instant, served: Duration, resident_max: u64) {
+        if served >= Duration::from_secs(limits::STABLE_S) {
+            self.heavy = 0;
+            return;
+        }
+        self.heavy = self.heavy.saturating_add(1);
+        self.heavy_until = now + delay_after(self.heavy);
+        if self.heavy == HEAVY_MAX {
+            let most = resident_max >> 20;
+            self.say(
+                Level::Warning,
+                format!(
+                    "processes reach --max-rss ({most} MiB) soon after their start, again and again: raise it. They are replaced more \
+                     and more slowly"
+                ),
+            );
+        }
     }
 
     fn hangs(&mut self, now: Instant, pid: u32, since: Instant) {
@@ -816,26 +863,39 @@ impl Slots {
             .workers
             .iter()
             .filter(|worker| match worker.state {
-                State::Starting { .. } => now >= worker.began + self.settings.start,
+                State::Starting { .. } => now >= worker.late.unwrap_or(worker.began + self.settings.start),
                 State::Leaving { kill_at } => now >= kill_at,
                 State::Ready { .. } | State::Killed => false,
             })
             .map(|worker| (worker.pid, worker.slot, worker.purpose, worker.state))
             .collect();
         for (pid, slot, purpose, state) in due {
-            self.kill(pid);
             if matches!(state, State::Starting { .. }) {
-                let limit = in_seconds(self.settings.start);
-                let sentence = format!(
-                    "process {}, pid {pid}, was not ready after {limit}; see what the application does when it is imported, or \
-                     raise --start-timeout",
-                    slot + 1
-                );
+                let late = self
+                    .worker(pid)
+                    .is_none_or(|worker| worker.late.replace(now + Duration::from_millis(limits::ABORT_MS)).is_some());
+                if !late {
+                    // Python writes the stacks of its threads, and ends.
+                    self.actions.push_back(Action::Signal(pid, libc::SIGABRT));
+                    continue;
+                }
+                self.kill(pid);
+                let sentence = self.not_ready(slot, pid);
                 self.not_begun(now, slot, purpose, sentence.into());
             } else {
+                self.kill(pid);
                 self.say(Level::Warning, format!("process {}, pid {pid}, didn't end in time; it is killed", slot + 1));
             }
         }
+    }
+
+    fn not_ready(&self, slot: usize, pid: u32) -> String {
+        format!(
+            "process {}, pid {pid}, was not ready after {}; its stacks say where it was when it was told to end. See what the \
+             application does there when it is imported, or raise --start-timeout",
+            slot + 1,
+            in_seconds(self.settings.start)
+        )
     }
 
     /// Starts a worker in each empty slot whose time has come.

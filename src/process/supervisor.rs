@@ -144,7 +144,7 @@ impl<H: Host> Supervisor<'_, H> {
                 libc::SIGTTIN => Event::More,
                 libc::SIGTTOU => Event::Fewer,
                 libc::SIGUSR1 | libc::SIGUSR2 => {
-                    self.slots.ready().for_each(|pid| processes::signal(pid, signal));
+                    self.slots.asked().for_each(|pid| processes::signal(pid, signal));
                     continue;
                 }
                 // SIGCHLD and SIGWINCH: children are looked at anyway, and there is no window.

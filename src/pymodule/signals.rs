@@ -150,8 +150,16 @@ pub(super) fn serve(py: Python<'_>, bell: &Bell, asked: &Arc<Asked>, alone: Opti
         this.figures.store(true, Ordering::Relaxed);
         Ok(())
     })?;
-    ring(py, bell)?;
-    py.import("faulthandler")?.call_method0("enable")?;
+    ring(py, bell)
+}
+
+/// A process that is about to end: whoever asks it for stacks or figures now must not end it earlier, as Python would give these
+/// signals back their own meaning.
+pub(super) fn ignore_requests(py: Python<'_>) -> PyResult<()> {
+    let signal = py.import("signal")?;
+    for number in [libc::SIGUSR1, libc::SIGUSR2] {
+        signal.call_method1("signal", (number, signal.getattr("SIG_IGN")?))?;
+    }
     Ok(())
 }
 

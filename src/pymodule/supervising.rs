@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 
 use super::application::{self, Loaded};
 use super::background::Background;
+use super::crashes::Crashes;
 use super::{EXIT_FAILURE, End, Plan, announce, parking, signals, worker};
 use crate::process::bell::Bell;
 use crate::process::board::Board;
@@ -26,6 +27,8 @@ pub(super) fn run(
 ) -> Result<End, String> {
     let fault = |error: std::io::Error| format!("can't start: {error}");
     let python = |error: PyErr| format!("can't start: {error}");
+    // For what is preloaded, and for the watchdog's SIGABRT. Its descriptor stays open until a process has its own.
+    let _crashes = Crashes::tell(py, plan.config).map_err(python)?;
     let preloaded = if plan.config.preload { Some(preload(py, plan)?) } else { None };
     parking::share().map_err(fault)?;
     let board = Arc::new(Board::new().map_err(fault)?);

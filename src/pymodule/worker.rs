@@ -15,8 +15,9 @@ use pyo3::prelude::*;
 
 use super::application::{self, Files, Loaded};
 use super::background::Background;
+use super::crashes::Crashes;
 use super::signals::{self, Asked, Course};
-use super::{EXIT_FAILURE, End, LAST_WORDS, Plan, announce, daemon, inspection, parking};
+use super::{EXIT_FAILURE, End, LAST_WORDS, Plan, announce, daemon, inspection, parking, with_remedy};
 use crate::config::{Address, Config, LogTarget};
 use crate::observe::error_log::ErrorLog;
 use crate::observe::writer::{Log, LogWriter};
@@ -55,6 +56,7 @@ pub(super) fn alone(
     hooks: Vec<Box<dyn Hook>>,
 ) -> Result<End, String> {
     plan.error_log.start_writer()?;
+    let crashes = Crashes::tell(py, plan.config).map_err(|error| format!("can't start: {error}"))?;
     if plan.config.process <= 1 {
         Background::open(plan);
     }
@@ -67,7 +69,17 @@ pub(super) fn alone(
     let prepared = prepare(py, plan, &bound, plan.config.process.max(1), &loaded.application, &bell, leaving)?;
     let running = prepared.start(py, plan.kind, &bell)?;
     announce(plan, &bound, &loaded.python);
-    let mut watch = Watch { running, asked, seat: None, background: false, beaten: None, hooks, files: None };
+    let mut watch = Watch {
+        running,
+        asked,
+        crashes,
+        answers: answers(plan),
+        seat: None,
+        background: false,
+        beaten: None,
+        hooks,
+        files: None,
+    };
     daemon::let_go(py, plan.config)?;
     watch.reached(Milestone::Ready);
     let failure = watch.serve(py, &mut bell).err();
@@ -95,7 +107,7 @@ pub(super) fn seated(
     match serve(py, plan, bound, &seat, preloaded) {
         Ok(end) => End { forked: true, ..end },
         Err(reason) => {
-            seat.failed(reason);
+            seat.failed(Reason { sentence: with_remedy(reason.sentence), ..reason });
             End { code: EXIT_FAILURE, abandoned: false, forked: true }
         }
     }
@@ -109,6 +121,7 @@ fn serve(
     preloaded: Option<Loaded>,
 ) -> Result<End, Reason> {
     plan.error_log.start_writer()?;
+    let crashes = Crashes::tell(py, plan.config).map_err(|error| format!("can't start: {error}"))?;
     let files = plan.reporter.as_ref().map(|reporter| Files::new(py, reporter.as_raw_fd())).transpose();
     let files = files.map_err(|error| format!("--reload: {error}"))?;
     let loaded = match preloaded {
@@ -143,9 +156,17 @@ fn serve(
     seat.listen(bell.ringer().map_err(fault)?, plan.config.graceful_timeout, orphaned).map_err(fault)?;
     daemon::let_go(py, plan.config)?;
     seat.ready();
-    let seat_of_watch = Some(Arc::clone(seat));
-    let mut watch =
-        Watch { running, asked, seat: seat_of_watch, background: false, beaten: None, hooks: Vec::new(), files };
+    let mut watch = Watch {
+        running,
+        asked,
+        crashes,
+        answers: answers(plan),
+        seat: Some(Arc::clone(seat)),
+        background: false,
+        beaten: None,
+        hooks: Vec::new(),
+        files,
+    };
     let failure = watch.serve(py, &mut bell).err();
     if let Some(sentence) = &failure {
         tracing::error!("{sentence}");
@@ -159,6 +180,11 @@ fn serve(
         end.code = EXIT_FAILURE;
     }
     Ok(end)
+}
+
+/// Where SIGUSR1 and SIGUSR2 are answered, if not on standard output, which in the background leads nowhere.
+fn answers(plan: &Plan<'_>) -> Option<ErrorLog> {
+    plan.config.daemon.then(|| plan.error_log.clone())
 }
 
 fn new_bell() -> Result<Bell, String> {
@@ -368,6 +394,9 @@ struct Running {
 struct Watch {
     running: Running,
     asked: Arc<Asked>,
+    crashes: Crashes,
+    /// See [`answers`].
+    answers: Option<ErrorLog>,
     /// `None` without a supervisor.
     seat: Option<Arc<Seat>>,
     /// Whether what belongs to no request is this process's.
@@ -433,6 +462,7 @@ impl Watch {
     /// What the main thread does besides waiting, at least once a second.
     fn look_around(&mut self, py: Python<'_>) {
         self.beat();
+        self.crashes.follow(py);
         if let Some(files) = &self.files {
             files.tell(py, None);
         }
@@ -459,14 +489,18 @@ impl Watch {
 
     /// SIGUSR1 and SIGUSR2.
     fn answer(&self, py: Python<'_>) {
-        let number = self.number();
+        let by = inspection::Asked {
+            number: self.number(),
+            leaves: self.asked.course() != Course::Serving,
+            error_log: self.answers.as_ref(),
+        };
         let Running { shared, overseer, .. } = &self.running;
         if self.asked.wants_stacks() {
-            inspection::stacks(py, number, overseer);
+            inspection::stacks(py, &by, overseer);
         }
         // Asked first: asking takes the wish back.
         if let Some(shared) = self.asked.wants_figures().then(|| shared.upgrade()).flatten() {
-            inspection::figures(py, number, overseer, &shared, self.seat.as_deref());
+            inspection::figures(py, &by, overseer, &shared, self.seat.as_deref());
         }
     }
 

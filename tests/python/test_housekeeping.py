@@ -365,6 +365,7 @@ def test_daemon_on_a_terminal_leaves_it(folder):
     with stopped_at_the_end(folder) as pid:
         said = os.read(master, 65536).decode()
         assert re.search(r"\bready\b", said)
+        assert "goes nowhere once it is ready" in said, "nobody will read its error log"
         url = re.search(r"http://127\.0\.0\.1:\d+", said)[0]
         assert requests.get(url, timeout=CLIENT_S).status_code == 200
         for each in family(pid):

@@ -200,6 +200,10 @@ fn a_first_start_that_fails_ends_the_server() {
 
     let mut world = World::new(settings(1));
     world.pass(Duration::from_secs(121));
+    assert_eq!(world.told(libc::SIGABRT).len(), 1, "first it is asked for its stacks");
+    assert_eq!(world.exit, None);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.told(libc::SIGKILL).len(), 1, "if that doesn't end it");
     world.leave_all();
     let (code, words) = world.exit.expect("it is over");
     assert!(code == 1 && words.is_some_and(|words| words.sentence.contains("--start-timeout")));
@@ -336,6 +340,62 @@ fn a_reload_that_fails_keeps_the_old_ones() {
         world.begin_all();
         assert_eq!(world.told(libc::SIGTERM), old, "{how}: the next one works");
     }
+}
+
+#[test]
+fn a_process_that_ends_with_its_stacks_was_not_ready() {
+    let mut world = World::new(settings(1));
+    world.pass(Duration::from_secs(120));
+    let pid = world.told(libc::SIGABRT)[0];
+    world.end(pid, Ended::Killed(libc::SIGABRT));
+    world.leave_all();
+    let (code, words) = world.exit.expect("it is over");
+    assert_eq!(code, 1);
+    assert!(words.is_some_and(|words| words.sentence.contains("was not ready after 120 s")));
+}
+
+#[test]
+fn stacks_are_asked_of_those_that_drain_too() {
+    let mut world = World::serving(settings(2));
+    let old = world.staying();
+    world.tell(Event::Reload);
+    assert_eq!(world.slots.asked().collect::<Vec<_>>(), old, "who isn't ready has none yet");
+    world.begin_all();
+    assert_eq!(world.told(libc::SIGTERM), old);
+    let mut all: Vec<u32> = world.alive.keys().copied().collect();
+    assert_eq!(world.slots.asked().collect::<Vec<_>>(), all);
+    world.pass(Duration::from_secs(36));
+    assert_eq!(world.told(libc::SIGKILL), old);
+    all.retain(|pid| !old.contains(pid));
+    assert_eq!(world.slots.asked().collect::<Vec<_>>(), all);
+}
+
+/// A limit that every process exceeds from the start: the machine must have time for something else than loading them.
+#[test]
+fn processes_that_are_too_large_from_the_start_are_replaced_more_and_more_slowly() {
+    let mut world = World::serving(Settings { max_resident: 100, ..settings(1) });
+    let mut beat = 0;
+    let mut pass = |world: &mut World, seconds: u64, resident: u64| {
+        let before = world.forks.len();
+        for _ in 0..seconds {
+            world.pass(Duration::from_secs(1));
+            beat += 1;
+            for pid in world.staying() {
+                world.tell(Event::Seen(pid, Figures { heartbeat: beat, requests: 0, resident }));
+            }
+            world.begin_all();
+            for pid in world.told(libc::SIGTERM) {
+                world.end(pid, Ended::Exited(0));
+            }
+        }
+        world.forks.len() - before
+    };
+    assert!(pass(&mut world, 60, 101) <= 10);
+    let told = world.said.iter().filter(|line| line.contains("--max-rss") && line.contains("raise it")).count();
+    assert_eq!(told, 1, "{:?}", world.said);
+    assert!(pass(&mut world, 300, 101) <= 10, "every half minute");
+    pass(&mut world, 61, 100);
+    assert_eq!(pass(&mut world, 1, 101), 1, "one that has grown in time is replaced at once");
 }
 
 #[test]
