@@ -18,7 +18,9 @@ fn benches(criterion: &mut Criterion) {
     busy.start();
     busy.popped(NOW, Duration::ZERO, false);
     group.bench_function("tick_while_running", |bencher| bencher.iter(|| black_box(&busy).tick(black_box(NOW))));
-    group.bench_function("stall_while_running", |bencher| bencher.iter(|| black_box(&busy).stall(black_box(NOW))));
+    group.bench_function("stall_while_running", |bencher| {
+        bencher.iter(|| black_box(&busy).stall(black_box(NOW), false))
+    });
     group.bench_function("popped", |bencher| {
         bencher.iter(|| black_box(&busy).popped(black_box(NOW), Duration::ZERO, true))
     });

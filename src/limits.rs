@@ -237,6 +237,16 @@ pub const NOTICES_MAX: usize = 4096;
 pub const NOTICES_BYTES_MAX: usize = 1024 * 1024;
 /// Microseconds without a request taken from a queue that isn't empty, after which another worker is woken.
 pub const STALL_US: u64 = 500;
+/// Microseconds without a request taken while one waits that is worth far more than one that runs, after which another worker is
+/// woken for it. Flag `--priority`.
+pub const URGENT_US: u64 = 100;
+/// Microseconds after which CPython makes a thread drop the GIL that another one waits for, unless told otherwise.
+pub const SWITCH_DEFAULT_US: u64 = 5_000;
+/// The same while requests of little worth run. Shorter: one worth more waits less; longer: threads that compute lose less time to
+/// switching. Flag `--priority`.
+pub const SWITCH_SHORT_US: u64 = 250;
+/// Milliseconds without such a request after which the default holds again.
+pub const SWITCH_SHORT_MS: u64 = 1_000;
 /// Milliseconds without a request taken, though some wait, after which a process leaves new connections to the others.
 pub const STALLED_MS: u64 = 100;
 /// Milliseconds between two looks, meanwhile, whether the others take them.

@@ -26,4 +26,5 @@ mod reader;
 mod slow;
 mod storms;
 mod timeouts;
+mod urgency;
 mod wsgi;

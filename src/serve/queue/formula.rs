@@ -18,8 +18,10 @@ pub const BOT: i32 = 8_000;
 pub const RUNNING: i64 = 2_000;
 /// Taken off for each recent request of the source.
 pub const RECENT: i64 = 1_000;
-/// A request worth this or less is taken only while no other one runs.
+/// A request worth this or less is taken only while no other one runs, or one that is worth far less.
 pub const IDLE_ONLY: i64 = -7_000;
+/// What far less is: as much as lies between what every request begins with and [`IDLE_ONLY`].
+pub const FAR: i64 = 8_000;
 /// Nanoseconds after which one recent request is forgotten.
 pub const FORGET_NS: u64 = 1_000_000_000;
 /// Taken off for each level of cost ([`super::cost`]).

@@ -16,6 +16,7 @@
 pub mod cost;
 pub mod formula;
 mod heap;
+mod low;
 pub mod rules;
 mod sources;
 
@@ -26,8 +27,9 @@ use slab::Slab;
 
 use crate::limits;
 use crate::reactor::clock::Instant;
-use formula::{Asking, COST, IDLE_ONLY};
+use formula::{Asking, COST};
 use heap::{Heap, NOWHERE};
+use low::Low;
 use sources::{Sources, State};
 
 /// One request that waits.
@@ -78,17 +80,24 @@ pub struct Taken<T> {
 #[must_use = "a run that is never finished counts against its source for ever"]
 pub struct Run {
     source: u32,
+    /// Its place among those of little worth, if it is one of them.
+    low: u8,
 }
 
 impl Run {
-    /// The number of its source: for whoever may have to finish it in its owner's place.
-    pub fn source(&self) -> u32 {
-        self.source
+    /// What names it: for whoever may have to finish it in its owner's place.
+    pub fn name(&self) -> u64 {
+        u64::from(self.source) | u64::from(self.low) << u32::BITS
     }
 
-    /// The run of a request whose owner will never finish it, by [`Run::source`].
-    pub fn in_place_of(source: u32) -> Self {
-        Self { source }
+    /// The run of a request whose owner will never finish it, by [`Run::name`].
+    pub fn in_place_of(name: u64) -> Self {
+        Self { source: name as u32, low: (name >> u32::BITS) as u8 }
+    }
+
+    /// Whether its request was worth so little that it waits for an idle server ([`formula::IDLE_ONLY`]).
+    pub fn is_low(&self) -> bool {
+        self.low != low::NONE
     }
 }
 
@@ -117,6 +126,7 @@ pub struct Queue<T> {
     newest: u32,
     sequence: u64,
     running: usize,
+    low: Low,
     /// Never goes back, whatever order threads come in.
     now: Instant,
 }
@@ -133,6 +143,7 @@ impl<T> Default for Queue<T> {
             newest: NOWHERE,
             sequence: 0,
             running: 0,
+            low: Low::default(),
             now: Instant::default(),
         }
     }
@@ -152,6 +163,12 @@ impl<T> Queue<T> {
     /// Requests that were taken and have not ended.
     pub fn running(&self) -> usize {
         self.running
+    }
+
+    /// Of those, the ones that were worth so little that they had to wait for the others ([`formula::IDLE_ONLY`]). Whatever can be
+    /// taken beside them is worth far more.
+    pub fn running_low(&self) -> usize {
+        self.low.count()
     }
 
     /// The number that the next request added will have.
@@ -225,21 +242,21 @@ impl<T> Queue<T> {
     pub fn pop(&mut self, now: Instant) -> Option<Taken<T>> {
         self.advance(now);
         let ((negative, _), source) = self.best.first()?;
-        if -negative <= IDLE_ONLY && self.running > 0 {
-            return None;
-        }
+        let low = self.low.place_for(-negative, self.running)?;
         let (_, number) = self.sources.get(source).best()?;
         let entry = self.take(number);
         self.running += 1;
+        self.low.enter(low, -negative);
         self.sources.get(source).start(self.now);
         self.refresh(source);
-        Some(Taken { item: entry.item, priority: rounded(-negative), run: Run { source } })
+        Some(Taken { item: entry.item, priority: rounded(-negative), run: Run { source, low } })
     }
 
     /// A request that was taken has ended.
     pub fn finish(&mut self, run: Run, now: Instant) {
         self.advance(now);
         self.running -= 1;
+        self.low.leave(run.low);
         let state = self.sources.get(run.source);
         if run.source != sources::EXEMPT {
             state.running -= 1;
@@ -253,7 +270,7 @@ impl<T> Queue<T> {
         self.advance(now);
         match self.best.first() {
             None => Outlook::Empty,
-            Some(((negative, _), _)) if -negative > IDLE_ONLY || self.running == 0 => Outlook::Ready,
+            Some(((negative, _), _)) if self.low.place_for(-negative, self.running).is_some() => Outlook::Ready,
             Some(_) => Outlook::Held(self.due.peek().map_or(Instant::NEVER, |Reverse((at, _))| *at)),
         }
     }

@@ -21,7 +21,7 @@ struct Waiting {
 #[derive(Default)]
 struct Plain {
     waiting: Vec<Waiting>,
-    running: Vec<(u64, Option<Source>)>,
+    running: Vec<(u64, Option<Source>, i64)>,
     /// Recent requests of each source in nanoseconds, as of `now`.
     recent: std::collections::HashMap<Source, u64>,
     now: Instant,
@@ -40,7 +40,7 @@ impl Plain {
         let levels = waiting.asking.cost_levels.min(8 - worn);
         let mut priority = i64::from(waiting.asking.worth) - i64::from(COST) * i64::from(levels);
         if let Some(source) = waiting.asking.source {
-            priority -= 2000 * self.running.iter().filter(|(_, other)| *other == Some(source)).count() as i64;
+            priority -= 2000 * self.running.iter().filter(|(_, other, _)| *other == Some(source)).count() as i64;
             priority -= 1000 * (self.recent.get(&source).copied().unwrap_or(0) / FORGET_NS) as i64;
         }
         priority
@@ -54,11 +54,13 @@ impl Plain {
 
     fn pop(&mut self) -> Option<(u64, i32)> {
         let (index, priority) = self.find(-1)?;
-        if priority <= -7000 && !self.running.is_empty() {
+        let worth_far_less = |&(_, _, other): &(u64, Option<Source>, i64)| other <= -7000 && other <= priority - 8000;
+        let may_join = self.running.len() == 1 && self.running.iter().all(worth_far_less);
+        if priority <= -7000 && !self.running.is_empty() && !may_join {
             return None;
         }
         let taken = self.waiting.remove(index);
-        self.running.push((taken.name, taken.asking.source));
+        self.running.push((taken.name, taken.asking.source, priority));
         if let Some(source) = taken.asking.source {
             let recent = self.recent.entry(source).or_default();
             *recent = (*recent + FORGET_NS).min(limits::SOURCE_HISTORY_MAX * FORGET_NS);
@@ -177,6 +179,8 @@ proptest! {
                 Step::Finish(_) | Step::Withdraw(_) => {}
             }
             prop_assert_eq!((queue.len(), queue.running()), (plain.waiting.len(), plain.running.len()));
+            let low = plain.running.iter().filter(|(_, _, priority)| *priority <= -7000).count();
+            prop_assert_eq!(queue.running_low(), low);
         }
     }
 }
@@ -234,6 +238,44 @@ fn bots_wait_until_nothing_runs() {
     assert_eq!(queue.pop(at(9_000)), None, "one at a time");
     queue.finish(second.run, at(9_000));
     assert_eq!(queue.pop(at(9_000)).map(|taken| taken.item), Some("bot too"));
+}
+
+#[test]
+fn who_asks_too_much_waits_for_the_like_but_not_for_who_asks_without_end() {
+    let mut queue = Queue::default();
+    let run_of = |queue: &mut Queue<u8>, client, times| {
+        let mut last = None;
+        for _ in 0..times {
+            queue.push(client, asking(client, false, false, 0), at(0), at(0));
+            last.take().into_iter().for_each(|run| queue.finish(run, at(0)));
+            last = queue.pop(at(0)).map(|taken| taken.run);
+        }
+        last
+    };
+    // Both have a history: nine requests of one, thirty of the other, none of which is forgotten yet.
+    let modest = run_of(&mut queue, 2, 9).unwrap();
+    queue.finish(modest, at(0));
+    let greedy = run_of(&mut queue, 1, 30).unwrap();
+    assert!(greedy.is_low() && queue.running_low() == 1);
+    for client in [1, 2, 2] {
+        queue.push(client, asking(client, false, false, 0), at(0), at(0));
+    }
+    let beside = queue.pop(at(0)).unwrap();
+    assert!((beside.item, beside.run.is_low(), queue.running_low()) == (2, true, 2));
+    assert!(matches!(queue.outlook(at(0)), Outlook::Held(_)), "two are enough");
+    queue.finish(Run::in_place_of(greedy.name()), at(0));
+    assert_eq!(queue.pop(at(0)), None, "the other one isn't worth far less");
+    queue.finish(beside.run, at(0));
+    assert_eq!((queue.running(), queue.running_low()), (0, 0));
+    let last = queue.pop(at(0)).unwrap();
+    assert_eq!(last.item, 2);
+    queue.push(3, asking(3, false, false, 0), at(0), at(0));
+    let plain = queue.pop(at(0)).unwrap();
+    assert!(!plain.run.is_low());
+    queue.finish(last.run, at(0));
+    assert_eq!(queue.pop(at(0)), None, "never beside a plain request");
+    queue.finish(plain.run, at(0));
+    assert_eq!(queue.pop(at(0)).map(|taken| taken.item), Some(1));
 }
 
 #[test]

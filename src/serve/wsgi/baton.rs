@@ -7,6 +7,8 @@
 //! - when something waits and nobody runs ([`Baton::tick`]);
 //! - when something has waited for longer than the pool's *patience* and either nothing was taken for as long, or what is taken
 //!   had waited as long ([`Baton::stall`]): whoever runs computes for long, or has let the GIL go in a wait of its own;
+//! - when something has waited for a moment that is worth far more than a request that runs: this contender is to take the GIL by
+//!   force, and sooner than after 5 ms ([`super::interval`]);
 //! - at once by the worker that has just taken a request and leaves others behind ([`Baton::popped`]), if the pool has learned that
 //!   this application's handlers let the GIL go.
 //!
@@ -47,11 +49,17 @@ const GATHER: Duration = Duration::from_micros(limits::GATHER_US);
 const GATHER_WAITING_MIN: usize = 4;
 const STALL: Duration = Duration::from_micros(limits::STALL_US);
 
+const URGENT: Duration = Duration::from_micros(limits::URGENT_US);
+/// How many times shorter CPython's switch interval is while it is short ([`super::interval`]): then so are these times.
+const SHORTER: u32 = (limits::SWITCH_DEFAULT_US / limits::SWITCH_SHORT_US) as u32;
+
 const NOBODY: u8 = 0;
 /// Woken while no worker was running.
 const ALONE: u8 = 1;
 /// Woken while another worker was in the midst of a request.
 const BESIDE: u8 = 2;
+/// Likewise, for a request that is worth far more than that one: it is meant to take the GIL by force.
+const AHEAD: u8 = 3;
 
 /// What [`Baton::stall`] has found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +87,8 @@ pub struct Baton {
     last_wait: AtomicU64,
     score: AtomicU8,
     learned: AtomicBool,
+    /// Whether the GIL is dropped sooner than by default.
+    short: AtomicBool,
 }
 
 impl Baton {
@@ -94,6 +104,7 @@ impl Baton {
             last_wait: AtomicU64::new(0),
             score: AtomicU8::new(SCORE_AT_FIRST),
             learned: AtomicBool::new(false),
+            short: AtomicBool::new(false),
         }
     }
 
@@ -108,16 +119,23 @@ impl Baton {
         self.choose(ALONE, now)
     }
 
-    /// Something waits: the worker to unpark if it has waited too long, or when to look again.
-    pub fn stall(&self, now: Instant) -> Watch {
+    /// Something waits: the worker to unpark if it has waited too long, or when to look again. `urgent`: it is worth far more than
+    /// something that runs.
+    pub fn stall(&self, now: Instant, urgent: bool) -> Watch {
         if self.contender.load(Ordering::Relaxed) != NOBODY {
             return Watch::Look(STALL);
         }
         let beside = self.running.load(Ordering::Relaxed) > 0;
-        if let Some(left) = if beside { self.patience_left(now) } else { None } {
+        let (why, left) = match (beside, urgent) {
+            (false, _) => (ALONE, None),
+            (true, false) => (BESIDE, self.patience_left(now)),
+            // Whoever runs may be about to take it: waking another one costs more than a quick request.
+            (true, true) => (AHEAD, URGENT.checked_sub(now.since(self.last_pop())).filter(|left| !left.is_zero())),
+        };
+        if let Some(left) = left {
             return Watch::Look(left);
         }
-        match self.choose(if beside { BESIDE } else { ALONE }, now) {
+        match self.choose(why, now) {
             Some(worker) => Watch::Wake(worker),
             None => Watch::Look(BUSY),
         }
@@ -173,16 +191,21 @@ impl Baton {
     /// The contender holds the GIL, and has `found` a request or not. After [`Baton::start`], so that there is always either a
     /// contender or somebody running while it gets to work.
     pub fn arrived(&self, now: Instant, found: bool) {
-        if self.contender.load(Ordering::Relaxed) == BESIDE {
+        let why = self.contender.load(Ordering::Relaxed);
+        if why == BESIDE || why == AHEAD {
             let waited = now.since(Instant::from_nanos(self.chosen_at.load(Ordering::Relaxed)));
-            if waited >= FORCED {
+            let shorter = if self.short.load(Ordering::Relaxed) { SHORTER } else { 1 };
+            let forced = waited >= FORCED / shorter;
+            if forced && found {
+                self.surplus.fetch_add(1, Ordering::Relaxed);
+            }
+            if why == AHEAD {
+                // It came for its request's sake, and says nothing of the others.
+            } else if forced {
                 self.judge(HARMFUL);
-                if found {
-                    self.surplus.fetch_add(1, Ordering::Relaxed);
-                }
             } else if !found {
                 self.judge(USELESS);
-            } else if waited < SOON {
+            } else if waited < SOON / shorter {
                 self.judge(USEFUL);
             }
         }
@@ -233,6 +256,16 @@ impl Baton {
     /// Whether the pool has learned that handlers let the GIL go.
     pub fn has_learned(&self) -> bool {
         self.learned.load(Ordering::Relaxed)
+    }
+
+    /// From now on the GIL is dropped after [`limits::SWITCH_SHORT_US`], or after CPython's default again.
+    pub fn set_short(&self, short: bool) {
+        self.short.store(short, Ordering::Relaxed);
+    }
+
+    /// Whether the GIL is dropped sooner than by default.
+    pub fn is_short(&self) -> bool {
+        self.short.load(Ordering::Relaxed)
     }
 
     fn word(&self, worker: u32) -> &AtomicU64 {
@@ -318,13 +351,13 @@ mod tests {
         let baton = resting(130);
         assert_eq!(baton.tick(at(0)), Some(0));
         assert_eq!(baton.tick(at(0)), None, "it is on its way");
-        assert_eq!(baton.stall(at(9_999)), Watch::Look(STALL));
+        assert_eq!(baton.stall(at(9_999), false), Watch::Look(STALL));
         baton.start();
         baton.arrived(at(50), true);
         assert_eq!(baton.popped(at(50), QUICK, true), None, "nothing learned yet");
         assert_eq!(baton.tick(at(60)), None, "somebody runs");
-        assert_eq!(baton.stall(at(60)), Watch::Look(AT_FIRST - Duration::from_micros(10)));
-        assert_eq!(baton.stall(at(50) + AT_FIRST), Watch::Wake(1));
+        assert_eq!(baton.stall(at(60), false), Watch::Look(AT_FIRST - Duration::from_micros(10)));
+        assert_eq!(baton.stall(at(50) + AT_FIRST, false), Watch::Wake(1));
         assert!(!baton.is_idle(1) && baton.is_idle(2) && baton.is_idle(129));
         assert!(baton.withdraw(129) && !baton.withdraw(1));
         baton.arrived(at(4_100), false);
@@ -338,10 +371,10 @@ mod tests {
         let baton = Baton::new(1);
         baton.start();
         baton.popped(at(0), QUICK, true);
-        assert_eq!(baton.stall(at(6_000)), Watch::Look(BUSY));
+        assert_eq!(baton.stall(at(6_000), false), Watch::Look(BUSY));
         baton.stop();
         baton.rest(0);
-        assert_eq!(baton.stall(at(7_000)), Watch::Wake(0), "no contender was left behind");
+        assert_eq!(baton.stall(at(7_000), false), Watch::Wake(0), "no contender was left behind");
     }
 
     #[test]
@@ -350,7 +383,7 @@ mod tests {
         baton.start();
         let contend = |waited: u64, found: bool| {
             baton.popped(at(0), QUICK, false);
-            let Watch::Wake(worker) = baton.stall(at(70_000)) else { panic!("a stall") };
+            let Watch::Wake(worker) = baton.stall(at(70_000), false) else { panic!("a stall") };
             baton.arrived(at(70_000 + waited), found);
             baton.rest(worker);
             baton.has_learned()
@@ -374,7 +407,7 @@ mod tests {
         baton.start();
         baton.arrived(at(50), true);
         baton.popped(at(50), QUICK, true);
-        let Watch::Wake(1) = baton.stall(at(5_000)) else { panic!("a stall") };
+        let Watch::Wake(1) = baton.stall(at(5_000), false) else { panic!("a stall") };
         assert!(!baton.retires(), "nobody came by force yet");
         baton.start();
         baton.arrived(at(10_000), true);
@@ -384,6 +417,43 @@ mod tests {
         assert_eq!(baton.tick(at(10_100)), None, "the other one still runs");
         baton.stop();
         assert_eq!(baton.tick(at(10_200)), Some(0));
+    }
+
+    #[test]
+    fn what_is_urgent_is_neither_kept_waiting_nor_learned_from() {
+        let baton = resting(3);
+        baton.set_short(true);
+        assert_eq!(baton.tick(at(0)), Some(0));
+        baton.start();
+        baton.arrived(at(50), true);
+        baton.popped(at(50), QUICK, false);
+        assert_eq!(baton.stall(at(60), true), Watch::Look(URGENT - Duration::from_micros(10)), "it may be done soon");
+        assert_eq!(baton.stall(at(150), false), Watch::Look(AT_FIRST - Duration::from_micros(100)));
+        assert_eq!(baton.stall(at(150), true), Watch::Wake(1));
+        assert_eq!(baton.stall(at(160), true), Watch::Look(STALL), "one is on its way");
+        let score = baton.score.load(Ordering::Relaxed);
+        baton.start();
+        baton.arrived(at(150 + limits::SWITCH_SHORT_US), true);
+        assert_eq!(baton.score.load(Ordering::Relaxed), score, "that it took the GIL by force was meant");
+        assert!(baton.retires() && !baton.retires(), "one of the two rests in the end");
+        assert_eq!(baton.tick(at(600)), None, "the other one runs");
+        baton.stop();
+        assert_eq!(baton.stall(at(700), true), Watch::Wake(2), "nobody runs: it has the GIL to itself");
+    }
+
+    #[test]
+    fn what_is_learned_goes_by_how_soon_the_gil_is_dropped() {
+        let learned = |short: bool, waited: u64| {
+            let baton = resting(2);
+            baton.set_short(short);
+            baton.start();
+            baton.popped(at(0), QUICK, false);
+            assert_eq!(baton.stall(at(5_000), false), Watch::Wake(0));
+            baton.arrived(at(5_000 + waited), true);
+            i16::from(baton.score.load(Ordering::Relaxed)) - i16::from(SCORE_AT_FIRST)
+        };
+        assert_eq!([60, 1_900, 3_000, 4_100].map(|waited| learned(false, waited)), [2, 2, 0, -3]);
+        assert_eq!([60, 95, 150, 205].map(|waited| learned(true, waited)), [2, 2, 0, -3]);
     }
 
     #[test]
@@ -408,11 +478,11 @@ mod tests {
         for now in (0..3_900).step_by(100) {
             baton.popped(at(now), AT_FIRST * 2, true);
         }
-        assert_eq!(baton.stall(at(3_900)), Watch::Wake(0), "taken often, but late");
+        assert_eq!(baton.stall(at(3_900), false), Watch::Wake(0), "taken often, but late");
         baton.start();
         baton.arrived(at(3_950), true);
         baton.popped(at(3_950), AT_FIRST * 2, true);
-        assert!(matches!(baton.stall(at(4_000)), Watch::Look(_)), "the last one is to have its effect first");
+        assert!(matches!(baton.stall(at(4_000), false), Watch::Look(_)), "the last one is to have its effect first");
     }
 
     /// A process in virtual time: threads that need a while to wake, and a GIL that is let go in waits, or dropped after 5 ms
@@ -505,7 +575,7 @@ mod tests {
                 }
                 Step::Look => {
                     if !self.queue.is_empty() {
-                        if let Watch::Wake(worker) = self.baton.stall(at(now)) {
+                        if let Watch::Wake(worker) = self.baton.stall(at(now), false) {
                             self.wake(now, Some(worker));
                         }
                     }

@@ -14,6 +14,8 @@ use crate::reactor::clock::Instant;
 
 /// Who waited longer than this for the GIL waited for somebody who computes.
 const SOON: Duration = Duration::from_micros(500);
+/// The same while the GIL is dropped sooner.
+const SOON_IF_SHORT: Duration = Duration::from_micros(limits::SWITCH_SHORT_US / 4);
 /// CPU time per time passed from which on Python's threads count as computing.
 const CPU_SHARE_BUSY: f64 = 0.85;
 /// Above it the pool doesn't grow.
@@ -39,6 +41,8 @@ pub struct Sight {
     pub idle: bool,
     /// Workers that aren't stuck.
     pub usable: usize,
+    /// Whether the GIL is dropped sooner than by default.
+    pub short: bool,
     /// How long the main thread has just waited for the GIL.
     pub gil_wait: Duration,
     /// CPU time that the process has used, without that of its reactors.
@@ -86,7 +90,8 @@ impl Elastic {
             return Plan::default();
         }
         self.measure(now, sight.cpu);
-        let busy = sight.gil_wait > SOON || self.computing;
+        let soon = if sight.short { SOON_IF_SHORT } else { SOON };
+        let busy = sight.gil_wait > soon || self.computing;
         self.busy_share += WEIGHT * (f64::from(u8::from(busy)) - self.busy_share);
         if busy {
             self.step = STEP_FIRST;
@@ -194,6 +199,7 @@ mod tests {
                 waiting: self.connections - self.running.len().min(self.connections),
                 idle: self.running.len() < self.usable.min(self.connections) && self.free <= self.now,
                 usable: self.usable,
+                short: false,
                 gil_wait: Duration::from_micros(wait),
                 cpu: Duration::from_micros(self.cpu),
             };
@@ -234,6 +240,7 @@ mod tests {
                 waiting: 100,
                 idle: false,
                 usable: 16,
+                short: false,
                 gil_wait: Duration::from_micros(100),
                 cpu: Duration::from_micros(millisecond * 20 * 980),
             };
@@ -250,9 +257,28 @@ mod tests {
     }
 
     #[test]
+    fn a_gil_that_is_dropped_sooner_is_busy_sooner() {
+        let started = |short: bool| {
+            let mut elastic = Elastic::new(1024);
+            let sight = Sight {
+                waiting: 9,
+                idle: false,
+                usable: 16,
+                short,
+                gil_wait: Duration::from_micros(limits::SWITCH_SHORT_US),
+                cpu: Duration::ZERO,
+            };
+            (0..40).map(|looks| elastic.look(Instant::from_nanos(looks * 4_000_000), sight).start).sum::<usize>()
+        };
+        assert_eq!(started(true), 0, "who waits as long as the interval waits for somebody who computes");
+        assert!(started(false) > 0);
+    }
+
+    #[test]
     fn nobody_waits_nobody_is_started() {
         let mut elastic = Elastic::new(64);
-        let sight = Sight { waiting: 9, idle: false, usable: 16, gil_wait: Duration::ZERO, cpu: Duration::ZERO };
+        let sight =
+            Sight { waiting: 9, idle: false, usable: 16, short: false, gil_wait: Duration::ZERO, cpu: Duration::ZERO };
         for looks in 0..100 {
             let now = Instant::from_nanos(looks * 4_000_000);
             for sight in [

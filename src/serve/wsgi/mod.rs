@@ -7,7 +7,8 @@
 //! `response` turn what it says into bytes, `file_wrapper` hands files over, `release` gives large buffers back to Python.
 //!
 //! Beside the way of a request: `seat` is a worker as others see it, `timeout` judges who has run for too long, `elastic` how many
-//! workers there should be, and `overseer` does, on the main thread, what follows from that.
+//! workers there should be, `interval` how soon one that computes lets others go on, and `overseer` does, on the main thread, what
+//! follows from that.
 
 pub mod baton;
 mod call;
@@ -17,6 +18,7 @@ mod environ;
 mod ffi;
 mod file_wrapper;
 mod input;
+mod interval;
 mod overseer;
 pub mod pool;
 mod release;

@@ -20,6 +20,7 @@ use pyo3::types::{PyCFunction, PyDict, PyTuple};
 use super::call::request_of;
 use super::elastic::{self, Elastic, Sight};
 use super::ffi;
+use super::interval::SwitchInterval;
 use super::pool::{Interruption, Pool};
 use super::timeout::{Timekeeper, Word};
 use crate::limits;
@@ -89,6 +90,7 @@ impl Overseer {
         };
         // Set once: an overseer is made once for each pool.
         let _ = pool.interruption.set(interruption);
+        let _ = pool.interval.set(SwitchInterval::new(py)?);
         let Hooks { ring, hand_over, alive } = hooks;
         pool.set_alarm(ring);
         let guard = Arc::new(Guard::new(py, Arc::clone(pool), hand_over, alive)?);
@@ -174,6 +176,7 @@ impl Overseer {
     fn tend(&mut self, py: Python<'_>, now: Instant, gil_wait: Duration) {
         self.next = now + LOOK_AROUND;
         self.pool.release_now(py);
+        self.pool.restore_interval(py, now);
         self.watch(py, now);
         if !self.pool.is_closing() {
             self.replace(py);
@@ -281,6 +284,7 @@ impl Overseer {
             waiting,
             idle: waiting == 0 || self.pool.crew.baton.has_idle(),
             usable: self.pool.usable(),
+            short: self.pool.crew.baton.is_short(),
             gil_wait,
             cpu: if waiting == 0 {
                 Duration::ZERO

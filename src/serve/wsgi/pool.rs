@@ -15,6 +15,7 @@ use pyo3::prelude::*;
 use super::baton::{Baton, Watch};
 use super::call::Worker;
 use super::ffi;
+use super::interval::SwitchInterval;
 use super::release::Releases;
 use super::response::Output;
 use super::seat::Seat;
@@ -162,6 +163,8 @@ pub struct Pool {
     /// Threads, started or about to be, that aren't stuck.
     usable: AtomicUsize,
     pub(super) interruption: OnceLock<Interruption>,
+    /// Set likewise.
+    pub(super) interval: OnceLock<SwitchInterval>,
     /// Wakes the main thread.
     alarm: OnceLock<Box<dyn Fn() + Send + Sync>>,
     /// Whether the main thread was woken and hasn't looked yet.
@@ -193,6 +196,7 @@ impl Pool {
             seats: (0..seats).map(|_| Seat::default()).collect(),
             usable: AtomicUsize::new(0),
             interruption: OnceLock::new(),
+            interval: OnceLock::new(),
             alarm: OnceLock::new(),
             alarmed: AtomicBool::new(false),
             unflushed: AtomicU32::new(0),
@@ -269,7 +273,7 @@ impl Pool {
     pub fn check(&self, now: Instant) -> Option<Duration> {
         match self.waiting.check(now, |exchange| self.turn_away(exchange)) {
             Look::Ready => {
-                return Some(match self.crew.baton.stall(now) {
+                return Some(match self.crew.baton.stall(now, self.waiting.is_urgent()) {
                     Watch::Look(after) => {
                         self.ask_for_more();
                         after
@@ -294,6 +298,9 @@ impl Pool {
 
     /// Reactor: how long it may rest before it deals with what comes, zero for not at all; see [`Baton::gathering`].
     pub fn gathering(&self, now: Instant) -> Duration {
+        if self.waiting.low_runs() {
+            return Duration::ZERO;
+        }
         self.crew.baton.gathering(self.ready(now))
     }
 
@@ -348,7 +355,7 @@ impl Pool {
     /// The main thread: this worker is stuck in the request that `word` was seen of. False if it is past that.
     pub(super) fn give_up(&self, index: u32, word: Word) -> bool {
         let seat = &self.seats[index as usize];
-        let stuck = self.waiting.give_up(|| seat.give_up(word).then(|| seat.source()));
+        let stuck = self.waiting.give_up(|| seat.give_up(word).then(|| seat.run()));
         if stuck {
             self.usable.fetch_sub(1, Ordering::AcqRel);
             self.status.stuck.count();
@@ -496,7 +503,8 @@ impl Pool {
                         return false;
                     }
                 }
-                if self.crew.baton.retires() {
+                // Whoever has come for what is urgent goes on with it.
+                if !self.waiting.is_urgent() && self.crew.baton.retires() {
                     self.waiting.finish(&mut run);
                     gathered.flush(self, &worker.outbox);
                     return true;
@@ -557,7 +565,12 @@ impl Pool {
         let link = Arc::clone(&exchange.link);
         let (route, before) = (exchange.route, self.waiting.learns().then(clock::thread_cpu));
         let seat = &self.seats[worker.index() as usize];
-        run.into_iter().for_each(|run| seat.set_source(run.source()));
+        if let Some(run) = run {
+            seat.set_run(run.name());
+            if run.is_low() {
+                self.shorten_interval(py, now);
+            }
+        }
         seat.begin(now);
         if catch_unwind(AssertUnwindSafe(|| worker.run(py, exchange))).is_err() {
             tracing::error!("a worker panicked while it ran a request: its connection is closed, the worker goes on");
@@ -578,6 +591,20 @@ impl Pool {
             }
         }
         was.is_stuck()
+    }
+
+    /// A request begins that others may be more urgent than.
+    fn shorten_interval(&self, py: Python<'_>, now: Instant) {
+        if let Some(interval) = self.interval.get() {
+            interval.shorten(py, now, |short| self.crew.baton.set_short(short));
+        }
+    }
+
+    /// The main thread, now and then.
+    pub(super) fn restore_interval(&self, py: Python<'_>, now: Instant) {
+        if let Some(interval) = self.interval.get() {
+            interval.restore(py, now, |short| self.crew.baton.set_short(short));
+        }
     }
 
     /// After an interrupted request: the exception may have come between the taking of a lock of `logging` and its release.

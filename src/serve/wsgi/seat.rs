@@ -12,7 +12,7 @@
 //! Nothing of this needs the GIL, so it holds for free-threaded builds as well.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
@@ -40,8 +40,8 @@ pub(super) struct Seat {
     word: AtomicU64,
     /// When what the worker is at began, in nanoseconds of [`Instant`]; `u64::MAX` while it waits for its client.
     since: AtomicU64,
-    /// The source, in the queue's books, of the request that is run.
-    source: AtomicU32,
+    /// The request that is run, in the queue's books.
+    run: AtomicU64,
     /// Python's identifier of the thread; 0 when there is none.
     thread: AtomicU64,
     /// Whether a thread sits here, or is about to.
@@ -114,14 +114,15 @@ impl Seat {
         Instant::from_nanos(self.since.load(Ordering::Acquire))
     }
 
-    /// Worker, before a request begins: whose it is. It stays so until the worker has taken another one.
-    pub(super) fn set_source(&self, source: u32) {
-        self.source.store(source, Ordering::Release);
+    /// Worker, before a request begins: what the queue knows it by ([`crate::serve::queue::Run::name`]). It stays so until the worker
+    /// has taken another one.
+    pub(super) fn set_run(&self, run: u64) {
+        self.run.store(run, Ordering::Release);
     }
 
-    /// Whose request is run.
-    pub(super) fn source(&self) -> u32 {
-        self.source.load(Ordering::Acquire)
+    /// What the queue knows the request by that is run.
+    pub(super) fn run(&self) -> u64 {
+        self.run.load(Ordering::Acquire)
     }
 
     /// Worker: a request begins.

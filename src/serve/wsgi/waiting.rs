@@ -4,7 +4,7 @@
 //! what is in the intake into the queue, and do what they came for. A worker takes it once for each request, a reactor only when
 //! somebody has to be turned away: too many wait, too long, or the client is gone.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -52,6 +52,10 @@ pub(super) struct Waiting {
     standing: AtomicUsize,
     /// Until when, in nanoseconds of [`Instant`], nothing of them can be taken; 0 if something can.
     held_until: AtomicU64,
+    /// Whether a request of little worth runs…
+    low_runs: AtomicBool,
+    /// …and one waits that can be taken, and so is worth far more.
+    urgent: AtomicBool,
 }
 
 impl Waiting {
@@ -63,6 +67,8 @@ impl Waiting {
             line: Mutex::new(Line { queue: Queue::default(), cleared: Instant::default() }),
             standing: AtomicUsize::new(0),
             held_until: AtomicU64::new(0),
+            low_runs: AtomicBool::new(false),
+            urgent: AtomicBool::new(false),
         }
     }
 
@@ -144,13 +150,13 @@ impl Waiting {
         self.publish(&mut line, now);
     }
 
-    /// The main thread: ends the run of a worker that is given up, in its place. `give_up` says of which source it is; `None`: the
-    /// worker is past that. Nobody takes a request meanwhile, so the source is still that of the request it was given up in.
-    pub(super) fn give_up(&self, give_up: impl FnOnce() -> Option<u32>) -> bool {
+    /// The main thread: ends the run of a worker that is given up, in its place. `give_up` says which it is; `None`: the worker is
+    /// past that. Nobody takes a request meanwhile, so the run is still that of the request it was given up in.
+    pub(super) fn give_up(&self, give_up: impl FnOnce() -> Option<u64>) -> bool {
         let mut line = self.lock();
-        let Some(source) = give_up() else { return false };
+        let Some(run) = give_up() else { return false };
         let now = clock::now();
-        line.queue.finish(Run::in_place_of(source), now);
+        line.queue.finish(Run::in_place_of(run), now);
         self.publish(&mut line, now);
         true
     }
@@ -203,13 +209,24 @@ impl Waiting {
             self.enforce(now, turn_away);
         }
         let look = self.look(now);
-        if look != Look::Ready || self.held_until.load(Ordering::Relaxed) == 0 {
+        let known = self.held_until.load(Ordering::Relaxed) == 0 && !self.low_runs.load(Ordering::Relaxed);
+        if look != Look::Ready || known {
             return look;
         }
         let Ok(mut line) = self.line.try_lock() else { return look };
         self.collect(&mut line, now);
         self.publish(&mut line, now);
         self.look(now)
+    }
+
+    /// Whether a request of little worth runs, which one worth more mustn't wait for.
+    pub(super) fn low_runs(&self) -> bool {
+        self.low_runs.load(Ordering::Relaxed)
+    }
+
+    /// Whether a request waits that is worth far more than one that runs; as of the last change that was seen.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.urgent.load(Ordering::Relaxed)
     }
 
     /// Turns away those that are too many, or have waited too long.
@@ -275,6 +292,9 @@ impl Waiting {
         if outlook != Outlook::Ready {
             line.cleared = now;
         }
+        let low_runs = line.queue.running_low() > 0;
+        self.low_runs.store(low_runs, Ordering::Relaxed);
+        self.urgent.store(low_runs && outlook == Outlook::Ready, Ordering::Relaxed);
         self.held_until.store(held_until, Ordering::Release);
         self.standing.store(line.queue.len(), Ordering::Release);
     }
@@ -293,8 +313,6 @@ fn enter(queue: &mut Queue<Box<Exchange>>, exchange: Box<Exchange>, now: Instant
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
-
     use super::*;
     use crate::limits::{FIELDS_MAX, QUEUE_REQUESTS_MAX};
     use crate::serve::http1::HeadLimits;
@@ -394,6 +412,26 @@ mod tests {
     }
 
     #[test]
+    fn urgent_is_what_is_worth_far_more_than_what_runs() {
+        let (waiting, now) = (Waiting::new(Rules { requests: 100, ..Rules::default() }), clock::now());
+        let (mut greedy, mut other) = (None, None);
+        for _ in 0..12 {
+            waiting.push(request("/", "203.0.113.1", now), none);
+            assert!(waiting.take(&mut greedy).is_some());
+        }
+        assert!(waiting.low_runs() && !waiting.is_urgent());
+        waiting.push(request("/", "203.0.113.1", now), none);
+        assert!(matches!(waiting.check(now, none), Look::Held(_)) && !waiting.is_urgent(), "the like of it waits");
+        waiting.push(request("/", "203.0.113.2", now), none);
+        assert!(waiting.check(now, none) == Look::Ready && waiting.is_urgent());
+        assert_eq!(waiting.take(&mut other).map(|(exchange, _)| exchange.priority), Some(1000));
+        assert!(!waiting.is_urgent(), "it is being run");
+        waiting.finish(&mut greedy);
+        waiting.finish(&mut other);
+        assert!(!waiting.low_runs() && waiting.look(now) == Look::Ready && !waiting.is_urgent());
+    }
+
+    #[test]
     fn without_priorities_the_oldest_is_next_whoever_asks() {
         let (waiting, now) = (Waiting::new(Rules { priority: false, ..Rules::default() }), clock::now());
         let targets: Vec<String> = (0..50).map(|number| format!("/{number}?q")).collect();
@@ -430,7 +468,7 @@ mod tests {
         assert!(!waiting.give_up(|| None), "it has gone on");
         let Look::Held(_) = waiting.look(clock::now()) else { panic!("held as before") };
         for run in runs.iter().take(2) {
-            let source = run.as_ref().map(Run::source);
+            let source = run.as_ref().map(Run::name);
             assert!(waiting.give_up(|| source));
         }
         assert_eq!(waiting.look(clock::now()), Look::Ready);

@@ -1,0 +1,53 @@
+"""Requests that compute without end beside requests that are answered at once, validated by ``wsgiref.validate``."""
+
+import sys
+import threading
+from wsgiref.validate import validator
+
+# Some minutes: a server that lets nobody else go on must not keep a test for ever.
+STEPS_MAX = 5_000_000_000
+SEEN = {"begun": 0, "ended": 0, "released": 0}
+LOCK = threading.Lock()
+
+
+def count(what):
+    with LOCK:
+        SEEN[what] += 1
+
+
+def compute(environ):
+    """Counts its own steps, never letting the GIL go by itself, until `/release` has been called. Says what came of it."""
+    count("begun")
+    steps = 0
+    while SEEN["released"] == 0 and steps < STEPS_MAX:
+        steps += 1
+    count("ended")
+    return f"{steps > 0} {SEEN['released']}"
+
+
+def release(environ):
+    """How many computations had begun and ended before this."""
+    said = f"{SEEN['begun']} begun, {SEEN['ended']} ended"
+    count("released")
+    return said
+
+
+def begun(environ):
+    return str(SEEN["begun"])
+
+
+def interval(environ):
+    """The switch interval in microseconds, as set by `/interval?MICROSECONDS` or as it is."""
+    if environ["QUERY_STRING"]:
+        sys.setswitchinterval(int(environ["QUERY_STRING"]) / 1e6)
+    return f"{sys.getswitchinterval() * 1e6:.0f}"
+
+
+ROUTES = {"/compute": compute, "/release": release, "/begun": begun, "/interval": interval}
+
+
+@validator
+def application(environ, start_response):
+    body = ROUTES[environ["PATH_INFO"]](environ).encode()
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+    return [body]
