@@ -10,7 +10,9 @@ use ahash::RandomState;
 use criterion::{Criterion, criterion_group, criterion_main};
 use hoopsnake::limits;
 use hoopsnake::reactor::clock::Instant;
+use hoopsnake::reactor::shared_memory::SharedMemory;
 use hoopsnake::serve::http1::{Head, HeadLimits};
+use hoopsnake::serve::local::cache::arena::Arena;
 use hoopsnake::serve::local::cache::entry::{Guard, Passing};
 use hoopsnake::serve::local::cache::epochs::Epochs;
 use hoopsnake::serve::local::cache::freshness::Times;
@@ -85,6 +87,31 @@ fn lookups(criterion: &mut Criterion) {
         });
     });
     group.bench_function("store 10 KB", |bencher| bencher.iter(|| store(&cache, black_box(&head), "", &body)));
+    // As one of several processes: one page, of which it has a copy, and many in turn, of which it hasn't.
+    for (name, pages) in [("hit, shared", 1), ("hit, shared, copied 10 KB", 1000)] {
+        let hasher = RandomState::with_seeds(1, 2, 3, 4);
+        let memory = |words| Box::new(SharedMemory::new(words).expect("there is memory"));
+        let arena = Arena::new(memory(Arena::words(limits::CACHE_BYTES_MAX)), hasher.clone());
+        let epochs = Epochs::shared(memory(limits::CACHE_EPOCHS));
+        let settings = Settings { bytes_max: limits::CACHE_BYTES_MAX / 256, ..settings };
+        let cache = Cache::sharing(settings, hasher, Arc::new(epochs), Arc::new(arena));
+        let heads: Vec<Head> = (0..pages).map(|number| request(&format!("/page/{number}"), "")).collect();
+        heads.iter().for_each(|head| store(&cache, head, "", &body));
+        let mut heads = heads.iter().cycle();
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let Some(head) = heads.next() else { return };
+                let asked = Asked::read(black_box(head), true);
+                let found = cache.find(head, &asked, GUARD, NOW, &mut buffers);
+                assert!(matches!(found, Found::Entry(..)));
+            });
+        });
+        if pages == 1 {
+            group.bench_function("store 10 KB, shared", |bencher| {
+                bencher.iter(|| store(&cache, black_box(&head), "", &body));
+            });
+        }
+    }
     group.finish();
 }
 

@@ -101,6 +101,12 @@ pub const CACHE_PIECES_WAIT_MS: u64 = 1_000;
 pub const CACHE_REFRESHES_MAX: usize = 64;
 /// Words (8 bytes) that say when something was invalidated; keys share them.
 pub const CACHE_EPOCHS: usize = 64 * 1024;
+/// One part of so many of `--cache-size` is for the copies that processes which share a cache have of what they use; the rest is shared.
+pub const CACHE_COPIES_SHARE: usize = 8;
+/// Places of the shared index, a power of two, where a stored response may be: past it one that is there already goes.
+pub const CACHE_WINDOW: usize = 64;
+/// As `CACHE_VARIANTS_MAX`, where processes share a cache: a part of the places, so that one URL doesn't push out others.
+pub const CACHE_SHARED_VARIANTS_MAX: usize = 32;
 /// Words that remember what isn't stored; keys push each other out.
 pub const CACHE_PASSING_MAX: usize = 4096;
 /// Seconds for which requests don't wait for each other after an answer wasn't stored.

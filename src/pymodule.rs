@@ -196,9 +196,10 @@ fn serve(
         print!("{}", house.describe(config));
         return Ok(End::new(0));
     }
-    let hooks = house.hooks(config, format!("{} serve", numbers(config)))?;
+    let mut hooks = house.hooks(config, format!("{} serve", numbers(config)))?;
     // Before anything is forked: what all processes of the cache have in common.
     caching::prepare(config).map_err(|error| format!("can't start: {error}"))?;
+    hooks.push(Box::new(cache::Generations));
     if config.supervisor { supervising::run(py, &plan, bound, hooks) } else { worker::alone(py, &plan, bound, hooks) }
 }
 

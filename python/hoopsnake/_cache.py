@@ -5,7 +5,7 @@ from typing import Optional
 
 
 def cache_purge(url: Optional[str] = None, /, *, prefix: Optional[str] = None, all: bool = False) -> int:
-    """Takes stored responses out of the cache, and returns how many there were in this process.
+    """Takes stored responses out of the cache, and returns how many there were, for all processes of the server.
 
     Exactly one of these is to be given:
 
@@ -14,7 +14,7 @@ def cache_purge(url: Optional[str] = None, /, *, prefix: Optional[str] = None, a
     - ``prefix``: all pages whose URL, or path at every host, begins so; ``"https://example.com"`` is a whole host;
     - ``all=True``: everything.
 
-    A response that is being made meanwhile isn't stored. The other processes of the server forget at least as much.
+    A response that is being made meanwhile isn't stored.
     Raises ``TypeError`` when nothing or more than one thing is given, ``ValueError`` for what is neither URL nor path.
     """
     if [url is not None, prefix is not None, all].count(True) != 1:

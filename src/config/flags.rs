@@ -981,7 +981,7 @@ pub static FLAGS: &[Flag] = &[
         metavar: "BYTES",
         group: Group::Cache,
         kind: Kind::Number,
-        help: "Memory for cached responses, in each process; past it the least recently used go; 0: nothing is cached.",
+        help: "Memory for cached responses, for all processes together; past it the least recently used go; 0: nothing is cached.",
         manual: "What is kept beside the responses themselves counts too. Up to 16 TiB.",
         example: "256m",
         elsewhere: &["cache-bytes", "cache2"],

@@ -10,6 +10,8 @@ pub enum Milestone {
     Ready,
     /// A reload has begun.
     Reloading,
+    /// A reload has succeeded; the old workers are told to leave next.
+    TakenOver,
     /// The server was told to stop.
     Stopping,
     /// A second has passed.

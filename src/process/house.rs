@@ -185,7 +185,7 @@ impl Hook for Keeper {
             }
             Milestone::Reloading => self.notifier.reloading(),
             Milestone::Stopping => self.notifier.stopping(),
-            Milestone::Second => {}
+            Milestone::Second | Milestone::TakenOver => {}
         }
     }
 

@@ -144,6 +144,8 @@ pub enum Action {
     Started,
     /// A reload has begun.
     Reloading,
+    /// A reload has succeeded: its workers take over.
+    TakenOver,
     /// A reload has ended, well or not.
     Reloaded,
     /// The server is stopping.
@@ -700,6 +702,7 @@ impl Slots {
             return;
         }
         self.reload = None;
+        self.actions.push_back(Action::TakenOver);
         let generation = self.generation;
         let old: Vec<u32> =
             self.workers.iter().filter(|w| w.stays() && w.generation < generation).map(|w| w.pid).collect();

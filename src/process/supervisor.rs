@@ -230,6 +230,7 @@ impl<H: Host> Supervisor<'_, H> {
                     self.reached(Milestone::Ready);
                 }
                 Action::Reloading => self.reached(Milestone::Reloading),
+                Action::TakenOver => self.reached(Milestone::TakenOver),
                 Action::Reloaded => self.reached(Milestone::Ready),
                 Action::Stopping => self.reached(Milestone::Stopping),
                 Action::Say(level, sentence) => say(level, &sentence),

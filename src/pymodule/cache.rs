@@ -3,6 +3,7 @@
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use crate::process::hooks::{Hook, Milestone};
 use crate::serve::caching;
 use crate::serve::local::cache::Purge;
 
@@ -18,4 +19,17 @@ pub(super) fn cache_purge(py: Python<'_>, url: Option<&str>, prefix: Option<&str
     let what = what.map_err(PyValueError::new_err)?;
     // A large cache is gone through without the GIL.
     Ok(py.detach(|| caching::purge(&what)))
+}
+
+/// Tells the cache of reloads: what old code has made isn't served by new code.
+pub(super) struct Generations;
+
+impl Hook for Generations {
+    fn reached(&mut self, milestone: Milestone) {
+        match milestone {
+            Milestone::Reloading => caching::reloading(),
+            Milestone::TakenOver => caching::reloaded(),
+            Milestone::Ready | Milestone::Stopping | Milestone::Second => {}
+        }
+    }
 }

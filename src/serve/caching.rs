@@ -22,6 +22,7 @@ use ahash::RandomState;
 use super::conn::{After, Phase};
 use super::exchange::{End, Exchange, Landing, Link, Message, Peer};
 use super::http1::{BodyDecoder, Framing, Step, Version};
+use super::local::cache::arena::Arena;
 use super::local::cache::entry::{Entry, Guard, Passing};
 use super::local::cache::epochs::Epochs;
 use super::local::cache::flights::Part;
@@ -46,6 +47,7 @@ const COPIED_BYTES_MAX: usize = 2048;
 struct Common {
     hasher: RandomState,
     epochs: Arc<Epochs>,
+    arena: Option<Arc<Arena>>,
 }
 
 static COMMON: OnceLock<Common> = OnceLock::new();
@@ -63,14 +65,22 @@ pub fn cache(config: &Config) -> Option<Arc<Cache>> {
     if settings.ceiling.is_zero() || settings.bytes_max == 0 {
         return None;
     }
-    let common = COMMON.get_or_init(|| Common { hasher: RandomState::new(), epochs: Arc::new(Epochs::own()) });
-    let cache = Arc::new(Cache::new(settings, common.hasher.clone(), Arc::clone(&common.epochs)));
+    let own = || Common { hasher: RandomState::new(), epochs: Arc::new(Epochs::own()), arena: None };
+    let Common { hasher, epochs, arena } = COMMON.get_or_init(own);
+    let (hasher, epochs) = (hasher.clone(), Arc::clone(epochs));
+    let cache = Arc::new(match arena {
+        Some(arena) => {
+            let bytes_max = settings.bytes_max / limits::CACHE_COPIES_SHARE / config.processes.max(1);
+            Cache::sharing(Settings { bytes_max, ..settings }, hasher, epochs, Arc::clone(arena))
+        }
+        None => Cache::new(settings, hasher, epochs),
+    });
     // A second cache in one process, as in a test, is one that nobody purges.
     let _ = PURGED.set(Arc::downgrade(&cache));
     Some(cache)
 }
 
-/// To be called before a process parts into several: so that they hear of each other's purges and invalidations.
+/// To be called before a process parts into several: so that they have one cache.
 ///
 /// # Errors
 /// When there is no memory to share.
@@ -79,13 +89,36 @@ pub fn prepare(config: &Config) -> io::Result<()> {
         return Ok(());
     }
     let words = SharedMemory::new(limits::CACHE_EPOCHS)?;
-    let common = Common { hasher: RandomState::new(), epochs: Arc::new(Epochs::shared(Box::new(words))) };
+    let shared = config.cache_size - config.cache_size / limits::CACHE_COPIES_SHARE;
+    let memory = SharedMemory::new(Arena::words(shared)).map_err(|error| {
+        io::Error::other(format!(
+            "--cache-size {}: no memory for what processes share ({error}); give less",
+            config.cache_size
+        ))
+    })?;
+    let hasher = RandomState::new();
+    let arena = Some(Arc::new(Arena::new(Box::new(memory), hasher.clone())));
+    let common = Common { hasher, epochs: Arc::new(Epochs::shared(Box::new(words))), arena };
     // Whoever was first is as good.
     let _ = COMMON.set(common);
     Ok(())
 }
 
-/// Takes out what is named; how many stored responses that were in this process. 0 where no server runs, or without a cache.
+/// The supervisor: processes that are forked from now on belong to a reload.
+pub fn reloading() {
+    shared().inspect(|arena| arena.begin_generation());
+}
+
+/// The supervisor: a reload has succeeded. Pages that old processes have made, or still make, aren't served any more.
+pub fn reloaded() {
+    shared().inspect(|arena| arena.succeed());
+}
+
+fn shared() -> Option<&'static Arc<Arena>> {
+    COMMON.get()?.arena.as_ref()
+}
+
+/// Takes out what is named; how many stored responses that were. 0 where no server runs, or without a cache.
 pub fn purge(what: &Purge) -> usize {
     PURGED.get().and_then(Weak::upgrade).map_or(0, |cache| cache.purge(what, clock::now()))
 }

@@ -48,6 +48,13 @@ const CONTROLS: &[&[u8]] = &[
 ];
 
 /// Well-formed heads of both kinds that concern a cache.
+/// Places and bits: the head, the floor, the index, the ring.
+const SCRIBBLES: &[&[u8]] = &[
+    b"\x05\x00\x00\x00\x00\x80\x01\x00\x00\x00\x00\x00\x00\x00\x10\x80\x00\x00\x00\x00\x00\x00\x00\x80",
+    b"\x0f\x00\x00\x00\x60\x80\x01\x00\x00\x00\x00\x00\x10\x00\x70\x80\xff\xff\xff\xff\xff\xff\xff\xff",
+    b"\x09\x00\x00\x00\x80\x01\xff\xff\xff\xff\x00\x00\x00\x00\x9b\x01\x40\x00\x00\x00\x40\x00\x00\x00",
+];
+
 const MESSAGES: &[&[u8]] = &[
     b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nAge: 5\r\nExpires: Sun, 06 Nov 1994 08:49:37 GMT\r\nVary: A, b\r\n\r\n",
     b"HTTP/1.1 304 Not Modified\r\nETag: W/\"a\"\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n",
@@ -210,6 +217,11 @@ fn file() {
 #[test]
 fn cache_control() {
     run("cache_control", targets::cache_control, CONTROLS);
+}
+
+#[test]
+fn cache_memory() {
+    run("cache_memory", targets::cache_memory, SCRIBBLES);
 }
 
 #[test]

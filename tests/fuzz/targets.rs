@@ -3,17 +3,22 @@
 //! The first [`PLAN_BYTES`] bytes choose limits and the places where the rest is split; the rest is what a client sends.
 
 use std::fs;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use ahash::RandomState;
 use hoopsnake::config::{self, Outcome};
 use hoopsnake::reactor::Outgoing;
 use hoopsnake::reactor::clock::Instant;
 use hoopsnake::reactor::open::Wait;
 use hoopsnake::serve::http1::encode::{is_field_value, is_token};
 use hoopsnake::serve::http1::{BodyDecoder, Framing, Head, HeadLimits, Refusal, Step, Version};
+use hoopsnake::serve::local::cache::arena::Arena;
 use hoopsnake::serve::local::cache::directives::{Members, Request as RequestDirectives, Response};
 use hoopsnake::serve::local::cache::entry::Passing;
+use hoopsnake::serve::local::cache::epochs::Words;
 use hoopsnake::serve::local::cache::key::Vary;
+use hoopsnake::serve::local::cache::record::Stored;
 use hoopsnake::serve::local::cache::request::{Asked, Condition, is_https};
 use hoopsnake::serve::local::files::answer::{Answer, Moment};
 use hoopsnake::serve::local::files::{Found, Given, Request, Search, Settings, Target, map};
@@ -287,6 +292,66 @@ pub fn cache_control(data: &[u8]) {
     assert!(alone.s_maxage.is_none_or(|age| age <= 1 << 31));
     let request = RequestDirectives::read([input, b"no-cache, max-age=1"].into_iter(), false);
     assert!(request.no_cache && request.max_age.is_some_and(|age| age <= 1));
+}
+
+/// Memory that processes share, kept for a test.
+#[derive(Clone)]
+struct Memory(Arc<[AtomicU64]>);
+
+impl Words for Memory {
+    fn words(&self) -> &[AtomicU64] {
+        &self.0
+    }
+}
+
+/// Whatever a process that crashed has left in the memory of the cache: nothing is shown that wasn't stored, nothing panics, nothing hangs.
+/// Each ten bytes of input, eight times at most, change a word.
+pub fn cache_memory(data: &[u8]) {
+    let Some((plan, input)) = Plan::cut(data) else { return };
+    let _ = Stored::read(input);
+    let memory = Memory((0..Arena::words(8 << 10)).map(|_| AtomicU64::default()).collect());
+    let arena = || Arena::new(Box::new(memory.clone()), RandomState::with_seeds(1, 2, 3, 4));
+    let (one, other) = (arena(), arena());
+    let page = |number: u64| (format!("page {number}").into_bytes(), vec![number as u8; number as usize * 37 % 900]);
+    let hash = |number: u64| number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let store = |arena: &Arena, number| {
+        let (meta, body) = page(number);
+        arena.publish(hash(number), &meta, &body, || true)
+    };
+    let mut number = 0;
+    let mut changes = input.chunks_exact(10).take(8);
+    loop {
+        for _ in 0..plan.limits % 16 + 1 {
+            number += 1;
+            if let Some(location) = store(&one, number) {
+                if number % 3 == 0 {
+                    other.touch(location.place);
+                }
+            }
+        }
+        for seen in number.saturating_sub(12)..=number {
+            other.look(hash(seen), &mut Vec::new(), |record, meta| {
+                let id = meta.strip_prefix(b"page ").and_then(|id| std::str::from_utf8(id).ok()?.parse().ok());
+                let Some(id) = id.filter(|id| (1..=number).contains(id)) else { panic!("{meta:?} wasn't stored") };
+                assert!(other.body(&record).is_none_or(|body| *body == page(id).1));
+            });
+        }
+        let Some([low, high, word @ ..]) = changes.next().and_then(|change| change.first_chunk::<10>()) else { break };
+        // The first words, of which there are few, as often as all others.
+        let at = u16::from_le_bytes([*low, high & 0x7f]) as usize;
+        let at = if high & 0x80 == 0 { at % memory.0.len() } else { at % memory.0.len().min(300) };
+        memory.0[at].fetch_xor(u64::from_le_bytes(*word), Ordering::SeqCst);
+        match number % 5 {
+            0 => drop(other.take_away(hash(number), true, |_, _| true)),
+            1 => drop(other.take_away_all(|_, meta| meta.ends_with(b"7"))),
+            2 => other.begin_generation(),
+            _ => {}
+        }
+    }
+    other.begin_generation();
+    other.succeed();
+    // Of an old generation, unless the word that says so was scribbled over.
+    assert!(input.len() >= 10 || store(&one, 0).is_none());
 }
 
 /// What a request and a response say to a cache: read without a panic, and the same each time.

@@ -1,9 +1,9 @@
 //! Promise: with `--max-age` a response that allows it is made once and served without Python, to everybody it is for and to nobody
 //! else.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::support::server::Profile;
+use crate::support::server::{Profile, signal};
 use crate::support::{Client, Driver, Folder, Server, Shared, raise_descriptor_limit};
 
 static CACHE: Profile =
@@ -269,14 +269,15 @@ on_every_driver! {
     }
 }
 
-/// All processes forget what one was told to forget. With epoll only: of two rings on one socket one may accept everything.
+/// What one process stores all have, and what one forgets all forget. With epoll only: of two rings on one socket one may accept everything.
 #[test]
-fn processes_hear_of_each_others_purges() {
+fn processes_share_one_cache() {
     let server = Driver::Epoll
         .server()
         .flags(&["--max-age", "60", "--processes", "2", "--reactors", "1", "--cache-status"])
         .start();
     let target = format!("/page?{MINUTE}");
+    let other = format!("/page?{MINUTE}&other");
     // A connection to each: which process accepts is up to the kernel.
     let mut clients = crate::support::eventually("both processes accept", || {
         let mut by_process = std::collections::BTreeMap::new();
@@ -287,21 +288,205 @@ fn processes_hear_of_each_others_purges() {
         }
         (by_process.len() == 2).then(|| by_process.into_values().collect::<Vec<_>>())
     });
-    let mut answers = |expected: &str| {
-        for client in &mut clients {
-            assert_eq!(ask(client, "GET", &target, "").field("x-cache"), expected);
+    let mut round = 0;
+    let mut answers = |target: &str, first: &str| {
+        round += 1;
+        for (number, expected) in [(round, first), (round + 1, "HIT"), (round, "HIT"), (round + 1, "HIT")] {
+            assert_eq!(ask(&mut clients[number % 2], "GET", target, "").field("x-cache"), expected, "round {round}");
         }
     };
-    answers("MISS");
-    answers("HIT");
-    for (method, told) in
-        [("POST", &*target), ("GET", "/page?all=1"), ("GET", "/page?prefix=/page"), ("GET", "/page?url=/page")]
-    {
+    answers(&target, "MISS");
+    answers(&other, "MISS");
+    for (method, told, other_goes) in [
+        ("POST", &*target, false),
+        ("GET", "/page?all=1", true),
+        ("GET", "/page?prefix=/page", true),
+        ("GET", "/page?prefix=http://test/page", true),
+        ("GET", "/page?url=/page", false),
+    ] {
         ask(&mut server.connect(), method, told, if method == "POST" { "Content-Length: 0\r\n" } else { "" });
-        // Of a path at every host the process that was told forgets that one only; the other one all.
-        if !told.contains("url") {
-            answers("MISS");
-            answers("HIT");
+        // The page itself has a query, which `/page` isn't.
+        answers(&target, if told == "/page?url=/page" { "HIT" } else { "MISS" });
+        answers(&other, if other_goes { "MISS" } else { "HIT" });
+    }
+}
+
+/// What old code has made, or makes still, isn't served after a reload.
+#[test]
+fn a_reload_empties_the_cache() {
+    let server = Driver::Epoll
+        .server()
+        .flags(&["--max-age", "60", "--processes", "2", "--reactors", "1", "--cache-status"])
+        .start();
+    let answer = |target: &str, fields: &str| {
+        let response = ask(&mut server.connect(), "GET", target, fields);
+        (response.status(), response.field("x-cache").to_owned())
+    };
+    let is = |status: u16, cache: &str| (status, cache.to_owned());
+    let target = format!("/page?{MINUTE}");
+    assert_eq!(answer(&target, ""), is(200, "MISS"));
+    for _ in 0..10 {
+        assert_eq!(answer(&target, ""), is(200, "HIT"));
+    }
+    let folder = Folder::new();
+    let gate = folder.gate("gate");
+    let slow = format!("/page?{MINUTE}&gate={}", gate.path());
+    let mut running = server.connect();
+    running.send(format!("GET {slow} HTTP/1.1\r\nHost: test\r\n\r\n"));
+    gate.wait_for_arrival();
+    server.signal("HUP");
+    server.stderr.wait_for("reloaded: 2 new", crate::support::PATIENCE).expect("new code serves");
+    gate.open();
+    assert_eq!(running.response().status(), 200);
+    assert_eq!(ask(&mut server.connect(), "GET", &slow, "Cache-Control: only-if-cached\r\n").status(), 504);
+    assert_eq!(ask(&mut server.connect(), "GET", &target, "Cache-Control: only-if-cached\r\n").status(), 504);
+    assert_eq!(answer(&target, ""), is(200, "MISS"));
+    for _ in 0..10 {
+        assert_eq!(answer(&target, ""), is(200, "HIT"), "new processes store and share");
+    }
+}
+
+/// A process's memory of some kind.
+fn bytes_of(pid: u32, kind: &str) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it serves");
+    let line = status.lines().find(|line| line.starts_with(kind)).expect("Linux ≥ 4.5 has it");
+    line.split_whitespace().nth(1).and_then(|number| number.parse::<usize>().ok()).expect("a number") * 1024
+}
+
+/// The memory of all processes together grows by no more than `--cache-size` and five in a hundred.
+#[test]
+fn memory_of_all_processes_stays_within_the_bound() {
+    const SIZE: usize = 16 << 20;
+    let flags = ["--max-age", "60", "--cache-size", "16m", "--processes", "4", "--workers", "2", "--reactors", "1"];
+    let server = Driver::Epoll.server().flags(&flags).start();
+    // What they have to themselves, and what they share.
+    let memory = || {
+        let shared = server.serving().into_iter().map(|pid| bytes_of(pid, "RssShmem:")).max().unwrap_or(0);
+        server.serving().into_iter().map(|pid| bytes_of(pid, "RssAnon:")).sum::<usize>() + shared
+    };
+    let page = |number: usize, fields: &str| {
+        let bytes = if (number / 100) % 2 == 0 { number * 7919 % 60_000 } else { number * 104_729 % 900 };
+        ask(&mut server.connect(), "GET", &format!("/page?{fields}&bytes={bytes}&fill={number}"), "");
+    };
+    (0..4_000).for_each(|number| page(number, "warm"));
+    let before = memory();
+    for number in 0..2_000 {
+        page(number, MINUTE);
+        // Some are asked for again and again, so that every process has copies.
+        (0..4).for_each(|again| page((number * 31 + again * 7) % (number / 8 + 1), MINUTE));
+    }
+    let grown = memory().saturating_sub(before);
+    const ELSEWHERE: usize = 2 << 20;
+    assert!(grown <= SIZE + SIZE / 20 + 4 * ELSEWHERE, "{grown} bytes more, of {SIZE}");
+    assert!(grown >= SIZE / 2, "{grown} bytes more: it isn't used");
+    println!("{grown} bytes more, of {SIZE}");
+}
+
+/// A page that no other is like, of up to 12 kB, and what it is.
+fn some_page(number: usize) -> (String, Vec<u8>) {
+    let (bytes, first) = (number * 7919 % 12_000, number * 31);
+    let body = (0..bytes).map(|at| ((first + at) % 256) as u8).collect();
+    (format!("/page?{MINUTE}&bytes={bytes}&first={first}&number={number}"), body)
+}
+
+/// How many in a thousand requests are answered from the cache when few of many pages are asked for often, each time on another connection.
+fn hits_in_a_thousand(processes: &str) -> usize {
+    let flags =
+        ["--max-age", "600", "--processes", processes, "--reactors", "1", "--cache-status", "--cache-size", "4m"];
+    let server = Driver::Epoll.server().flags(&flags).start();
+    let (mut random, mut hits) = (1u64, 0);
+    for request in 0..6_000 {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let place = random % 1_000;
+        let (target, body) = some_page((place * place / 1_000) as usize);
+        let response = ask(&mut server.connect(), "GET", &target, "");
+        assert!(response.body == body, "{target}");
+        hits += usize::from(request >= 2_000 && response.field("x-cache") == "HIT");
+    }
+    hits / 4
+}
+
+#[test]
+fn the_hit_rate_does_not_fall_with_the_number_of_processes() {
+    let (one, four) = (hits_in_a_thousand("1"), hits_in_a_thousand("4"));
+    println!("of 1,000 requests {one} are hits with one process, {four} with four");
+    assert!(one > 500, "of 1,000 requests {one} are hits");
+    assert!(four * 100 >= one * 97, "of 1,000 requests {four} are hits with four processes, {one} with one");
+}
+
+/// kill -9 under load: every answer is whole and right, the cache goes on, in its bounds.
+#[test]
+fn processes_that_are_killed_do_no_harm() {
+    const PAGES: usize = 400;
+    const SIZE: usize = 8 << 20;
+    let flags = ["--max-age", "600", "--processes", "4", "--reactors", "1", "--cache-status", "--cache-size", "8m"];
+    let server = Driver::Epoll.server().flags(&flags).start();
+    let done = AtomicBool::new(false);
+    let (pages, broken) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for thread in 0..3usize {
+            let (server, done, pages, broken) = (&server, &done, &pages, &broken);
+            scope.spawn(move || {
+                let mut client = server.connect();
+                let mut number = thread;
+                while !done.load(Ordering::Relaxed) {
+                    number += 7919;
+                    let (target, body) = some_page(number % PAGES);
+                    // Some make it anew, so that there is always somebody who writes.
+                    let (method, fields) = match number % 11 {
+                        0..4 => ("GET", "Cache-Control: no-cache\r\n"),
+                        4 => ("POST", "Content-Length: 0\r\n"),
+                        _ => ("GET", ""),
+                    };
+                    let sent = client.try_send(format!("{method} {target} HTTP/1.1\r\nHost: test\r\n{fields}\r\n"));
+                    match client.try_response(method) {
+                        Ok(response) if sent => {
+                            assert_eq!(response.status(), 200, "{target}");
+                            assert!(response.body == body, "{target}");
+                            pages.fetch_add(1, Ordering::Relaxed);
+                            if number % 50 == 0 {
+                                client = server.connect();
+                            }
+                        }
+                        _ => {
+                            broken.fetch_add(1, Ordering::Relaxed);
+                            client = server.connect();
+                        }
+                    }
+                }
+            });
         }
+        for round in 0..10 {
+            let serving = crate::support::eventually("four processes serve", || {
+                let serving = server.serving();
+                (serving.len() == 4).then_some(serving)
+            });
+            let before = pages.load(Ordering::Relaxed);
+            crate::support::eventually("there is load", || {
+                (pages.load(Ordering::Relaxed) > before + 300).then_some(())
+            });
+            signal(serving[round % 4], "KILL");
+            crate::support::eventually("it is gone", || {
+                (!server.serving().contains(&serving[round % 4])).then_some(())
+            });
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    // All that was ever stored or is made now is right, and stays.
+    let mut hits = 0;
+    for round in 0..2 {
+        for number in 0..PAGES {
+            let (target, body) = some_page(number);
+            let response = ask(&mut server.connect(), "GET", &target, "");
+            assert!(response.body == body, "{target}");
+            hits += usize::from(round == 1 && response.field("x-cache") == "HIT");
+        }
+    }
+    assert!(hits >= PAGES - PAGES / 20, "{hits} hits of {PAGES}");
+    for pid in server.serving() {
+        let shared = bytes_of(pid, "RssShmem:");
+        assert!(shared <= SIZE, "{shared} bytes are shared");
     }
 }

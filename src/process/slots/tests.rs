@@ -297,7 +297,7 @@ fn a_reload_waits_for_all_successors() {
     assert_eq!(world.background, [old[0], new[0]]);
     world.leave_all();
     assert_eq!(world.staying(), new);
-    assert_eq!(world.marks, [Action::Started, Action::Reloading, Action::Reloaded]);
+    assert_eq!(world.marks, [Action::Started, Action::Reloading, Action::TakenOver, Action::Reloaded]);
     assert_eq!(world.forks.len(), 6);
 }
 

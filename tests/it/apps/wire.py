@@ -81,8 +81,8 @@ RUNS_LOCK = threading.Lock()
 
 @validated("/page")
 def page(environ, start_response):
-    """A page that says how often it was made and for whom. The query says with which fields (``h=Name:+value``), how
-    long its body is (``bytes``), with which status, which gate it waits at, what it purges."""
+    """A page that says how often it was made and for whom. The query says with which fields (``h=Name:+value``), how long
+    its body is (``bytes``) and how it begins (``first``), with which status, which gate it waits at, what it purges."""
     query = parse_qs(environ["QUERY_STRING"])
     if "bytes" not in query:
         with RUNS_LOCK:
@@ -107,7 +107,7 @@ def page(environ, start_response):
     elif "pid" in query:
         body = b"%d\n" % os.getpid()
     elif "bytes" in query:
-        body = block(int(query["bytes"][0]))
+        body = block(int(query["bytes"][0]), int(query.get("first", ["0"])[0]))
     else:
         body = f"run {run} for {environ.get('HTTP_COOKIE', 'nobody')}\n".encode()
     pieces = int(query.get("pieces", ["1"])[0])

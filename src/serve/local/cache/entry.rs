@@ -4,12 +4,14 @@
 //! last holder has let go.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use super::arena::Location;
 use super::directives::{self, delta_seconds};
 use super::freshness::{Dates, Freshness, Times, http_date};
 use super::key::Vary;
+use super::record::Stored;
 use super::request::{is_tag, opaque};
 use super::rules::{self, Candidate, Class};
 use crate::limits;
@@ -230,7 +232,31 @@ pub struct Entry {
     length: Option<u64>,
     etag: Option<Box<[u8]>>,
     last_modified: Option<u64>,
+    /// What it is a copy of.
+    pub(super) origin: Origin,
     _charge: Charge,
+}
+
+/// Which record of the memory that processes share an entry is a copy of, if there is such memory; zeros otherwise.
+#[derive(Debug, Default)]
+pub(super) struct Origin {
+    /// The count of changes at which it was one.
+    pub seen: AtomicU64,
+    place: AtomicUsize,
+    born: AtomicU64,
+}
+
+impl Origin {
+    /// Where the record is, or was.
+    pub fn location(&self) -> Location {
+        Location { place: self.place.load(Ordering::Relaxed), born: self.born.load(Ordering::Relaxed) }
+    }
+
+    /// It is there now.
+    pub fn locate(&self, location: Location) {
+        self.place.store(location.place, Ordering::Relaxed);
+        self.born.store(location.born, Ordering::Relaxed);
+    }
 }
 
 /// Bytes of bookkeeping for an entry: itself, its body's owner, its places in the list, the table and the key's table, each of the
@@ -284,6 +310,7 @@ impl Entry {
             head: head.into_boxed_slice(),
             body: Arc::new(Body { bytes: body, _charge: body_charge }),
             length,
+            origin: Origin::default(),
             _charge: charge,
         }
     }
@@ -333,9 +360,45 @@ impl Entry {
             length: self.length,
             etag,
             last_modified,
+            origin: Origin::default(),
             _charge: charge,
         };
         Some((entry, candidate))
+    }
+
+    /// What a record of it says beside its body.
+    pub(super) fn stored<'a>(&'a self, key: &'a [u8]) -> Stored<'a> {
+        Stored {
+            key,
+            status: self.status,
+            freshness: self.freshness,
+            public: self.public,
+            guard: self.guard,
+            vary: self.vary.parts(),
+            secondary: &self.secondary,
+            head: &self.head,
+            length: self.length,
+        }
+    }
+
+    /// A copy of a record, in the room that `charge` stands for.
+    pub(super) fn of_stored(stored: &Stored<'_>, body: Box<[u8]>, mut charge: Charge) -> Self {
+        let body_charge = charge.split(allocated(body.len()));
+        Self {
+            status: stored.status,
+            freshness: stored.freshness,
+            public: stored.public,
+            guard: stored.guard,
+            vary: stored.vary(),
+            secondary: stored.secondary.into(),
+            etag: etag_of(stored.head),
+            last_modified: last_modified_of(stored.head),
+            head: stored.head.into(),
+            body: Arc::new(Body { bytes: body, _charge: body_charge }),
+            length: stored.length,
+            origin: Origin::default(),
+            _charge: charge,
+        }
     }
 
     /// What it depends on.
@@ -343,9 +406,9 @@ impl Entry {
         &self.vary
     }
 
-    /// Whether it was stored for a request with this secondary key.
-    pub fn is_for(&self, secondary: &[u8]) -> bool {
-        *self.secondary == *secondary
+    /// The secondary key of the request it was stored for.
+    pub fn secondary(&self) -> &[u8] {
+        &self.secondary
     }
 
     /// Whether it is of the same requests as another, and so takes its place.

@@ -31,8 +31,6 @@ impl Words for SharedMemory {
 pub struct Epochs {
     /// The first word: when everything was purged last. The others: when something of that place was invalidated last.
     invalidated: Box<dyn Words>,
-    /// Whether other processes write there.
-    shared: bool,
     /// Hash and second until which requests of a resource don't wait for each other.
     passing: Box<[AtomicU64]>,
 }
@@ -40,17 +38,13 @@ pub struct Epochs {
 impl Epochs {
     /// Of one process.
     pub fn own() -> Self {
-        Self::new(Box::new(zeros(limits::CACHE_EPOCHS)), false)
+        Self::shared(Box::new(zeros(limits::CACHE_EPOCHS)))
     }
 
     /// In memory that all processes share: [`limits::CACHE_EPOCHS`] words.
-    pub fn shared(words: Box<dyn Words>) -> Self {
-        Self::new(words, true)
-    }
-
-    fn new(invalidated: Box<dyn Words>, shared: bool) -> Self {
+    pub fn shared(invalidated: Box<dyn Words>) -> Self {
         debug_assert!(invalidated.words().len() > 1, "a word for all and one for each place");
-        Self { invalidated, shared, passing: zeros(limits::CACHE_PASSING_MAX) }
+        Self { invalidated, passing: zeros(limits::CACHE_PASSING_MAX) }
     }
 
     fn all(&self) -> &AtomicU64 {
@@ -62,7 +56,7 @@ impl Epochs {
         &places[hash as usize % places.len()]
     }
 
-    /// Something with this hash is invalid if it was stored up to `now`.
+    /// Something with this hash is invalid if it was asked for up to `now`.
     pub fn note(&self, hash: u64, now: Instant) {
         self.place(hash).fetch_max(now.as_nanos(), Ordering::SeqCst);
     }
@@ -70,12 +64,6 @@ impl Epochs {
     /// Anything may be.
     pub fn note_all(&self, now: Instant) {
         self.all().fetch_max(now.as_nanos(), Ordering::SeqCst);
-    }
-
-    /// Whether an entry that was stored at `at` was invalidated by another process. One's own entries are taken out when they are
-    /// invalidated, so that no other has to go with them.
-    pub fn ended(&self, hash: u64, at: Instant) -> bool {
-        self.shared && self.changed(hash, at)
     }
 
     /// Whether an answer that was asked for at `asked` may be older than an invalidation.
@@ -140,14 +128,10 @@ mod tests {
         assert!(
             own.changed(5, at(100)) && own.changed(5, at(99)) && !own.changed(5, at(101)) && !own.changed(6, at(99))
         );
-        assert!(!own.ended(5, at(99)), "one's own entries are taken out");
         own.note(5, at(90));
         assert!(own.changed(5, at(99)), "time doesn't run backwards");
         own.note_all(at(200));
         assert!(own.changed(6, at(200)) && !own.changed(6, at(201)));
-        let shared = Epochs::shared(Box::new(zeros(100)));
-        shared.note(5, at(100));
-        assert!(shared.ended(5, at(99)) && !shared.ended(5, at(101)));
     }
 
     #[test]

@@ -63,6 +63,16 @@ impl Vary {
         Some(Self { names: joined(&names), cookies: joined(&listed) })
     }
 
+    /// Its two lists, as [`Vary::of_parts`] takes them.
+    pub fn parts(&self) -> (&[u8], &[u8]) {
+        (&self.names, &self.cookies)
+    }
+
+    /// From its two lists.
+    pub fn of_parts((names, cookies): (&[u8], &[u8])) -> Self {
+        Self { names: names.into(), cookies: cookies.into() }
+    }
+
     /// Whether it names nothing: one response for all.
     pub fn is_empty(&self) -> bool {
         self.names.is_empty()

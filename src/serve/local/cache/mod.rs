@@ -2,19 +2,26 @@
 //! Bytes and `now` in, values out: sends nothing, runs nothing, reads no clock.
 //!
 //! One for all reactors of a process, in parts with a lock each; a lock is held for a look or a change of the index, never while
-//! bytes are copied or sent. `--processes`: each has its own, and [`Epochs`] in shared memory tell all of them what was invalidated.
+//! bytes are copied or sent.
+//!
+//! One for all processes (`--processes`) as well: an [`Arena`] in shared memory has everything, and each process keeps a few copies of
+//! what is used more than once, ready to be sent. A copy is used only if nothing has changed where its record is, so that all processes
+//! answer as one would. Nothing that is on its way to a client lies in shared memory. Each process knows only its own flights.
 
+pub mod arena;
 pub mod directives;
 pub mod entry;
 pub mod epochs;
 pub mod flights;
 pub mod freshness;
 pub mod key;
+pub mod record;
 pub mod request;
 pub mod rules;
 pub mod store;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,12 +30,15 @@ use ahash::RandomState;
 use crate::limits;
 use crate::reactor::clock::Instant;
 use crate::serve::http1::Head;
+use arena::{Arena, Location};
 use entry::{Entry, Guard, Passing, cost};
 use epochs::Epochs;
 use flights::Flights;
 use freshness::Times;
+use key::Vary;
+use record::Stored;
 use request::Asked;
-use rules::{Unstorable, Use};
+use rules::{Class, Unstorable, Use};
 use store::Store;
 
 /// Places looked at by a purge before it lets others at a part of the cache.
@@ -65,6 +75,7 @@ pub struct Wanted {
 pub struct Buffers {
     key: Vec<u8>,
     secondary: Vec<u8>,
+    record: Vec<u8>,
 }
 
 /// What a lookup found.
@@ -170,19 +181,36 @@ pub struct Cache {
     /// Requests that are being answered by the application.
     pub flights: Flights,
     epochs: Arc<Epochs>,
+    /// What all processes have in common; the parts have copies then.
+    arena: Option<Arc<Arena>>,
+    /// Bytes of the largest entry that a part takes.
+    entry_bytes_max: usize,
 }
 
 impl Cache {
-    /// An empty one. `hasher` and `epochs` are the same in all processes that share them.
+    /// An empty one of one process.
     pub fn new(settings: Settings, hasher: RandomState, epochs: Arc<Epochs>) -> Self {
+        Self::build(settings, hasher, epochs, None)
+    }
+
+    /// What one of several processes has of a cache; `bytes_max` is for its copies. `hasher`, `epochs` and `arena` are the same in all.
+    pub fn sharing(settings: Settings, hasher: RandomState, epochs: Arc<Epochs>, arena: Arc<Arena>) -> Self {
+        Self::build(settings, hasher, epochs, Some(arena))
+    }
+
+    fn build(settings: Settings, hasher: RandomState, epochs: Arc<Epochs>, arena: Option<Arc<Arena>>) -> Self {
         // Each part has room for several of the largest responses, or they would push each other out.
         let largest = settings.response_bytes_max.max(1);
         let parts = (settings.bytes_max / largest / 8).clamp(1, limits::CACHE_PARTS_MAX);
         // A part is for what an allocator can't use again at once when entries of one size make room for those of another.
         let bytes_max = (settings.bytes_max - settings.bytes_max / limits::CACHE_RESERVE_SHARE) / parts;
-        let part = || Mutex::new(Store::new(bytes_max, hasher.clone()));
+        // Copies that are sent once don't push out those that are kept, as long as there aren't many at once.
+        let passing = if arena.is_some() { bytes_max / 4 } else { 0 };
+        let part = || Mutex::new(Store::new(bytes_max - passing, passing, hasher.clone()));
         let parts = std::iter::repeat_with(part).take(parts).collect();
-        Self { settings, counts: Counts::default(), hasher, parts, flights: Flights::default(), epochs }
+        let counts = Counts::default();
+        let entry_bytes_max = bytes_max - passing;
+        Self { settings, counts, hasher, parts, flights: Flights::default(), epochs, arena, entry_bytes_max }
     }
 
     /// What the operator asked for.
@@ -210,40 +238,147 @@ impl Cache {
         (lock(&self.parts[(hash >> 40) as usize % self.parts.len()]), hash)
     }
 
+    fn changes(&self, hash: u64) -> u64 {
+        self.arena.as_ref().map_or(0, |arena| arena.changes(hash))
+    }
+
     /// Looks for what may answer a request (RFC 9111 §4). The buffers are overwritten.
     pub fn find(&self, head: &Head, asked: &Asked, guard: Guard, now: Instant, buffers: &mut Buffers) -> Found {
-        let Buffers { key, secondary } = buffers;
+        let Buffers { key, secondary, record } = buffers;
         key.clear();
         key::primary_of(key, head);
-        let (mut part, hash) = self.part(key);
         let mut others = false;
-        let entry = part.find(key, |entry| {
-            let guarded = entry.guard.listener == guard.listener
-                && entry.guard.https == guard.https
-                && rules::answers(entry.guard.class, guard.class);
+        let mut matches = |stored: Guard, vary: &Vary, wanted: &[u8]| {
+            let guarded = stored.listener == guard.listener
+                && stored.https == guard.https
+                && rules::answers(stored.class, guard.class);
             if !guarded {
                 return false;
             }
             secondary.clear();
-            entry.vary().secondary(head, secondary);
-            let matches = entry.is_for(secondary);
+            vary.secondary(head, secondary);
+            let matches = *secondary == wanted;
             others |= !matches;
             matches
+        };
+        let (mut part, hash) = self.part(key);
+        let seen = self.changes(hash);
+        let own = part.find(key, |entry| {
+            entry.origin.seen.load(Relaxed) == seen && matches(entry.guard, entry.vary(), entry.secondary())
         });
-        let Some(entry) = entry else {
+        drop(part);
+        let found = match (&self.arena, own) {
+            (None, own) => own,
+            (Some(arena), Some(own)) => {
+                arena.touch(own.origin.location().place);
+                Some(own)
+            }
+            (Some(arena), None) => self.copy(arena, key, hash, seen, record, matches),
+        };
+        let Some(entry) = found else {
             return if others { Found::OtherVariant } else { Found::Nothing };
         };
-        if self.epochs.ended(hash, entry.freshness.at) {
-            part.take_out(key, &entry);
-            return Found::Nothing;
-        }
         let how = rules::usable(&entry.freshness, entry.public, &asked.directives, asked.authorization, now);
         if how == Use::Validate && !entry.is_of_use(now) {
-            part.take_out(key, &entry);
+            self.take_out(key, &entry);
             return Found::Nothing;
         }
-        drop(part);
         Found::Entry(entry, how)
+    }
+
+    /// Looks for the newest record that `matches`, and makes a copy of it.
+    fn copy(
+        &self,
+        arena: &Arena,
+        key: &[u8],
+        hash: u64,
+        seen: u64,
+        buffer: &mut Vec<u8>,
+        mut matches: impl FnMut(Guard, &Vary, &[u8]) -> bool,
+    ) -> Option<Arc<Entry>> {
+        let (mut newest, mut alike) = (None, Alike::default());
+        arena.look(hash, buffer, |record, bytes| {
+            let Some(stored) = Stored::read(bytes).filter(|stored| stored.key == key) else { return };
+            alike.add(&stored);
+            let order = (stored.freshness.at, record.location.born);
+            if newest.as_ref().is_none_or(|(newest, _, _)| *newest < order)
+                && matches(stored.guard, &stored.vary(), stored.secondary)
+            {
+                newest = Some((order, record, bytes.to_vec()));
+            }
+        });
+        let (_, record, bytes) = newest?;
+        let again = arena.touch(record.location.place);
+        let valid = alike.valid(seen);
+        let own = self.part(key).0.find(key, |entry| entry.origin.location().born == record.location.born);
+        if let Some(own) = own {
+            own.origin.locate(record.location);
+            own.origin.seen.store(valid, Relaxed);
+            return Some(own);
+        }
+        let stored = Stored::read(&bytes)?;
+        let bytes = cost(key, stored.head.len(), &stored.vary(), stored.secondary, record.body_bytes);
+        // Kept if it is used again; what is used once in a while is copied once in a while.
+        let (mut part, _) = self.part(key);
+        let kept = if again { part.room(bytes) } else { None };
+        let stays = kept.is_some();
+        // Where slow clients have all there is, the application is asked.
+        let charge = kept.or_else(|| part.room_in_passing(bytes))?;
+        drop(part);
+        let body = arena.body(&record)?;
+        let entry = Arc::new(Entry::of_stored(&stored, body, charge));
+        entry.origin.locate(record.location);
+        entry.origin.seen.store(valid, Relaxed);
+        if stays {
+            self.part(key).0.insert(key, Arc::clone(&entry));
+        }
+        Some(entry)
+    }
+
+    /// Takes this very entry out. Whether it was there.
+    fn take_out(&self, key: &[u8], entry: &Arc<Entry>) -> bool {
+        let (mut part, hash) = self.part(key);
+        let there = part.take_out(key, entry);
+        drop(part);
+        let Some(arena) = &self.arena else { return there };
+        let Location { born, .. } = entry.origin.location();
+        arena.change(hash);
+        let taken = arena.take_away(hash, false, |record, _| record.location.born == born);
+        arena.change(hash);
+        taken > 0
+    }
+
+    /// Puts an entry in that was made of an answer to what was asked at `asked`, unless it may be older than an invalidation.
+    fn insert(&self, key: &[u8], entry: &Arc<Entry>, asked: Instant) -> Result<(), Unstorable> {
+        let hash = self.hasher.hash_one(key);
+        let Some(arena) = &self.arena else {
+            let (mut part, _) = self.part(key);
+            // Looked at under the lock: who invalidates notes it before it looks for what is stored.
+            if self.epochs.changed(hash, asked) {
+                return Err(Unstorable::Stale);
+            }
+            part.insert(key, Arc::clone(entry));
+            return Ok(());
+        };
+        let mut meta = Vec::new();
+        entry.stored(key).append(&mut meta);
+        let body = entry.body();
+        let body = crate::reactor::SharedBytes::as_slice(&body);
+        if !arena.fits(meta.len(), body.len()) {
+            return Err(Unstorable::TooLarge);
+        }
+        let is_wanted = || !self.epochs.changed(hash, asked);
+        let location = arena.publish(hash, &meta, body, is_wanted).ok_or(Unstorable::Stale)?;
+        let order = (entry.freshness.at, location.born);
+        arena.take_away(hash, false, |record, bytes| {
+            let other = Stored::read(bytes).filter(|other| other.key == key);
+            other.is_some_and(|other| {
+                (other.freshness.at, record.location.born) < order && other.is_of_the_same(key, entry)
+            })
+        });
+        arena.change(hash);
+        entry.origin.locate(location);
+        Ok(())
     }
 
     /// Names what a request wants.
@@ -251,14 +386,27 @@ impl Cache {
         let mut key = Vec::new();
         key::primary_of(&mut key, head);
         let mut secondary = Vec::new();
-        let (part, _) = self.part(&key);
-        if let Some(entry) = part.newest(&key) {
-            entry.vary().secondary(head, &mut secondary);
-        }
+        let (part, hash) = self.part(&key);
+        let vary = part.newest(&key).map(|entry| entry.vary().clone());
         drop(part);
+        let vary = vary.or_else(|| self.newest_vary(&key, hash));
+        if let Some(vary) = vary {
+            vary.secondary(head, &mut secondary);
+        }
         let resource = self.hasher.hash_one((&key, guard));
         let flight = self.hasher.hash_one((resource, secondary));
         Wanted { key: key.into_boxed_slice(), guard, flight, resource }
+    }
+
+    fn newest_vary(&self, key: &[u8], hash: u64) -> Option<Vary> {
+        let mut newest: Option<(Instant, Vary)> = None;
+        self.arena.as_ref()?.look(hash, &mut Vec::new(), |_, bytes| {
+            let Some(stored) = Stored::read(bytes).filter(|stored| stored.key == key) else { return };
+            if newest.as_ref().is_none_or(|(at, _)| *at < stored.freshness.at) {
+                newest = Some((stored.freshness.at, stored.vary()));
+            }
+        });
+        newest.map(|(_, vary)| vary)
     }
 
     /// Stores a response whose body is complete, if it may be. `head` is the request's; `cookies`: `X-WSGo-Vary-Cookies`; `body` is
@@ -284,15 +432,17 @@ impl Cache {
         let mut secondary = Vec::new();
         vary.secondary(head, &mut secondary);
         let bytes = cost(&wanted.key, passing.head_bytes(), &vary, &secondary, body_bytes);
-        let charge = self.part(&wanted.key).0.room(bytes).ok_or(Unstorable::TooLarge)?;
+        if bytes > self.entry_bytes_max {
+            return Err(Unstorable::TooLarge);
+        }
+        let charge = match &self.arena {
+            None => self.part(&wanted.key).0.room(bytes).ok_or(Unstorable::TooLarge)?,
+            // It goes when it is sent, at once as a rule.
+            Some(_) => self.part(&wanted.key).0.account().charge(bytes),
+        };
         let body = body().ok_or(Unstorable::TooLarge)?;
         let entry = Arc::new(Entry::new(passing, freshness, wanted.guard, vary, &secondary, body, charge));
-        let (mut part, hash) = self.part(&wanted.key);
-        // Looked at under the lock: who invalidates notes it before it looks for what is stored.
-        if self.epochs.changed(hash, times.asked) {
-            return Err(Unstorable::Stale);
-        }
-        part.insert(&wanted.key, Arc::clone(&entry));
+        self.insert(&wanted.key, &entry, times.asked)?;
         self.epochs.forget_passing(wanted.resource);
         Ok(entry)
     }
@@ -305,41 +455,57 @@ impl Cache {
         passing: &Passing<'_>,
         times: &Times,
     ) -> Option<Arc<Entry>> {
-        let (mut part, hash) = self.part(&wanted.key);
-        let account = Arc::clone(part.account());
+        let account = Arc::clone(self.part(&wanted.key).0.account());
         let (renewed, candidate) = entry.renewed(passing, times, self.settings.ceiling, &account)?;
         let renewed = Arc::new(renewed);
         let storable = rules::storable(&candidate, times.answered, self.settings.response_bytes_max).is_ok();
         // What was taken out meanwhile stays out.
-        if storable && !self.epochs.changed(hash, times.asked) && part.take_out(&wanted.key, entry) {
-            part.insert(&wanted.key, Arc::clone(&renewed));
+        if storable
+            && !self.epochs.changed(self.hasher.hash_one(&*wanted.key), times.asked)
+            && (self.arena.is_some() || self.take_out(&wanted.key, entry))
+            && self.insert(&wanted.key, &renewed, times.asked).is_ok()
+        {
             // What it needs more than before is taken from the least recently used.
-            part.room(0);
+            self.part(&wanted.key).0.room(0);
         }
         Some(renewed)
     }
 
     /// The application has given another answer, which isn't stored: the one that was isn't of use any more.
     pub fn drop_entry(&self, wanted: &Wanted, entry: &Arc<Entry>) {
-        self.part(&wanted.key).0.take_out(&wanted.key, entry);
+        self.take_out(&wanted.key, entry);
     }
 
-    /// Takes out everything stored under a primary key (RFC 9111 §4.4), in this process and in those that share its epochs; how
-    /// many entries that were here.
+    /// Takes out everything stored under a primary key (RFC 9111 §4.4), for all processes; how many entries that were.
     pub fn invalidate(&self, key: &[u8], now: Instant) -> usize {
         let (mut part, hash) = self.part(key);
         self.epochs.note(hash, now);
-        let taken = part.invalidate(key);
-        self.counts.purged.fetch_add(taken as u64, Ordering::Relaxed);
+        let own = part.invalidate(key);
+        drop(part);
+        let taken = self.arena.as_ref().map_or(own, |arena| {
+            arena.change(hash);
+            let named = |bytes: &[u8]| Stored::read(bytes).is_some_and(|stored| stored.key == key);
+            let taken = arena.take_away(hash, true, |_, bytes| named(bytes));
+            arena.change(hash);
+            taken
+        });
+        self.counts.purged.fetch_add(taken as u64, Relaxed);
         taken
     }
 
-    /// Takes out what is named; how many entries that were here. Other processes forget at least as much.
+    /// Takes out what is named, for all processes; how many entries that were.
     pub fn purge(&self, what: &Purge, now: Instant) -> usize {
         if let Purge::Url(key) = what {
             return self.invalidate(key, now);
         }
         self.epochs.note_all(now);
+        let shared = self.arena.as_ref().map(|arena| {
+            arena.change_all();
+            let named = |bytes: &[u8]| Stored::read(bytes).is_some_and(|stored| what.names(stored.key));
+            let taken = arena.take_away_all(|_, bytes| named(bytes));
+            arena.change_all();
+            taken
+        });
         let mut purged = 0;
         for part in &self.parts {
             let mut from = 0;
@@ -352,8 +518,9 @@ impl Cache {
                 }
             }
         }
-        self.counts.purged.fetch_add(purged as u64, Ordering::Relaxed);
-        purged
+        let taken = shared.unwrap_or(purged);
+        self.counts.purged.fetch_add(taken as u64, Relaxed);
+        taken
     }
 
     /// Notes that the answers to such requests aren't stored: they don't wait for each other for a while.
@@ -364,6 +531,28 @@ impl Cache {
     /// Whether that was noted.
     pub fn is_passing(&self, wanted: &Wanted, now: Instant) -> bool {
         self.epochs.is_passing(wanted.resource, now)
+    }
+}
+
+/// Whether the records of a key differ in nothing but what their requests had in the same fields. Then no request is answered by two
+/// of them, and a process that has a copy of the one needn't ask for the others.
+#[derive(Default)]
+struct Alike {
+    first: Option<(Class, Vary)>,
+    differ: bool,
+}
+
+impl Alike {
+    fn add(&mut self, stored: &Stored<'_>) {
+        match &self.first {
+            None => self.first = Some((stored.guard.class, stored.vary())),
+            Some((class, vary)) => self.differ |= *class != stored.guard.class || vary.parts() != stored.vary,
+        }
+    }
+
+    /// The count of changes up to which a copy of one of them is enough; 0: it never is.
+    fn valid(&self, seen: u64) -> u64 {
+        if self.differ { 0 } else { seen }
     }
 }
 

@@ -29,11 +29,13 @@ pub struct Store {
     oldest: u32,
     account: Arc<Account>,
     bytes_max: usize,
+    /// Bytes beside those, for what isn't kept.
+    passing_bytes: usize,
 }
 
 impl Store {
-    /// An empty one for `bytes_max` bytes, bookkeeping included.
-    pub fn new(bytes_max: usize, hasher: RandomState) -> Self {
+    /// An empty one for `bytes_max` bytes, bookkeeping included, and `passing_bytes` of what isn't kept.
+    pub fn new(bytes_max: usize, passing_bytes: usize, hasher: RandomState) -> Self {
         Self {
             slots: Slab::new(),
             keys: HashMap::with_hasher(hasher),
@@ -41,6 +43,7 @@ impl Store {
             oldest: NONE,
             account: Arc::default(),
             bytes_max,
+            passing_bytes,
         }
     }
 
@@ -62,10 +65,19 @@ impl Store {
     /// Makes room for `bytes`, at the expense of the least recently used. `None` if that isn't possible: more than there is at all,
     /// or than is left beside what is still being sent.
     pub fn room(&mut self, bytes: usize) -> Option<Charge> {
-        if bytes > self.bytes_max {
+        self.room_up_to(bytes, self.bytes_max)
+    }
+
+    /// The same for an entry that is to be sent and not kept: kept ones go for it only when there is no room beside them.
+    pub fn room_in_passing(&mut self, bytes: usize) -> Option<Charge> {
+        self.room_up_to(bytes, self.bytes_max.saturating_add(self.passing_bytes))
+    }
+
+    fn room_up_to(&mut self, bytes: usize, bytes_max: usize) -> Option<Charge> {
+        if bytes > bytes_max {
             return None;
         }
-        while self.account.used() + bytes > self.bytes_max {
+        while self.account.used() + bytes > bytes_max {
             if self.oldest == NONE {
                 return None;
             }
