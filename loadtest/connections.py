@@ -3,12 +3,15 @@
     connections.py idle PORT COUNT            open COUNT keep-alive connections, one request each; hold them until EOF
     connections.py download PORT BYTES RATE   GET /?bytes=BYTES, read at most RATE bytes a second
     connections.py upload PORT BYTES          POST BYTES as fast as they are taken
+    connections.py stalled PORT COUNT SIZE    COUNT times GET /s/SIZE.bin; read a hundredth of it and no more until EOF
+    connections.py cold PORT FOLDER SIZE COUNT    GET /s/SIZE-N.bin for N below COUNT, each out of the page cache before
 
 Each writes lines of JSON on standard output. Standard library only; loopback only.
 """
 
 import http.client
 import json
+import os
 import socket
 import struct
 import sys
@@ -114,11 +117,61 @@ def upload(port, count):
     say(status=answer.status, bytes=counted, seconds=time.monotonic() - started)
 
 
+def stalled(port, count, size):
+    """Readers that stop within a file. Those whose sockets still are open at the end are counted."""
+    held = []
+    for _ in range(count):
+        sock = socket.create_connection(("127.0.0.1", port), TIMEOUT_SECONDS)
+        sock.sendall(f"GET /s/{size}.bin HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        left = size // 100
+        while left > 0:
+            piece = sock.recv(min(left, PIECE_BYTES))
+            if not piece:
+                raise OSError("a connection was closed")
+            left -= len(piece)
+        held.append(sock)
+    say(opened=len(held))
+    sys.stdin.read()
+    for sock in held:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
+    say(opened=0)
+
+
+def cold(port, folder, size, count):
+    """Files that the disk must be asked for; how long each took."""
+    names = [f"{size}-{number}.bin" for number in range(int(count))]
+    size = int(size)
+    for name in names:
+        file = os.open(os.path.join(folder, name), os.O_RDONLY)
+        # Once before: whatever is behind the disk has seen it for each server then.
+        while os.read(file, PIECE_BYTES):
+            pass
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(file)
+    connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=TIMEOUT_SECONDS)
+    times = []
+    for name in names:
+        began = time.monotonic()
+        connection.request("GET", f"/s/{name}")
+        answer = connection.getresponse()
+        received = 0
+        while piece := answer.read(PIECE_BYTES):
+            received += len(piece)
+        times.append(time.monotonic() - began)
+        if answer.status != 200 or received != size:
+            raise OSError(f"status {answer.status} with {received} bytes")
+    say(times=times)
+
+
 def main():
     """Dispatch; a failure is a line of JSON too."""
     what, *numbers = sys.argv[1:]
     try:
-        {"idle": idle, "download": download, "upload": upload}[what](*map(int, numbers))
+        if what == "cold":
+            cold(*numbers)
+        else:
+            {"idle": idle, "download": download, "upload": upload, "stalled": stalled}[what](*map(int, numbers))
     except (OSError, http.client.HTTPException) as error:
         say(failure=f"{type(error).__name__}: {error}")
         sys.exit(1)

@@ -23,6 +23,8 @@ import report  # noqa: E402
 import runner  # noqa: E402
 import scenarios  # noqa: E402
 import servers  # noqa: E402
+import sweep  # noqa: E402
+import variants  # noqa: E402
 
 WRK = """Running 5s test @ http://127.0.0.1:8911/
   1 threads and 64 connections
@@ -370,6 +372,27 @@ def test_a_disturbed_round_is_repeated(shares, repeats, kept, calls):
 )
 def test_result_name(argv, name):
     assert options.result_name(options.arguments(argv)) == name
+
+
+def test_variants_change_bounds_that_exist():
+    text = (Path(variants.ROOT) / "src/limits.rs").read_text()
+    for bounds in variants.VARIANTS.values():
+        changed = variants.with_limits(text, bounds)
+        for name, value in bounds.items():
+            assert f"pub const {name}: usize = {value};" in changed
+        assert len(changed.splitlines()) == len(text.splitlines())
+    with pytest.raises(KeyError):
+        variants.with_limits(text, {"NO_SUCH_BOUND": 1})
+
+
+def test_table_of_a_sweep():
+    rows = [
+        {"part": "hot", "size": 1024, "server": name, "round": at, "rps": rps, "cpu_us": 7.5, "p99_ms": 1, "threads": 3}
+        for name, at, rps in (("a", 0, 10), ("a", 1, 30), ("a", 2, 20), ("b", 0, 1234))
+    ]
+    lines = sweep.table(rows, "hot", ["a", "b"]).splitlines()
+    assert lines[2] == "| 1,024 | 20 | 7.5 | 1 | 1,234 | 7.5 | 1 |"
+    assert lines[-1] == "Threads: a 3, b 3."
 
 
 def test_commands(tmp_path):

@@ -145,6 +145,19 @@ impl Outgoing {
         }
     }
 
+    /// The file stretch that is next, or that the memory in front leads to, and how many bytes of memory are before it. `None` as well
+    /// if those are more pieces than fit into one send.
+    pub fn leading_file(&self) -> Option<(u64, &FileRange)> {
+        let mut before = 0;
+        for segment in self.segments.iter().take(limits::SEND_SEGMENTS_MAX + 1) {
+            if let Segment::File(range) = segment {
+                return Some((before - self.at as u64, range));
+            }
+            before += segment.len();
+        }
+        None
+    }
+
     /// The bytes of the first segment that are not sent yet, if memory is next.
     pub fn front_bytes(&self) -> Option<&[u8]> {
         self.segments.front().and_then(Segment::memory).map(|bytes| &bytes[self.at..])

@@ -28,7 +28,7 @@ use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 
 use super::buffers::{self, Buffers};
 use super::socket::{self, Message, Step};
-use super::{Buffer, Driver, Event, Outgoing, Token, Waker, sendfile};
+use super::{Buffer, Driver, Event, Outgoing, Token, Waker};
 use crate::limits::{
     BULK_BUFFER_BYTES, BULK_STEPS_PER_TURN_MAX, FILE_STEPS_PER_TURN_MAX, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS,
     RING_ENTRIES,
@@ -169,6 +169,8 @@ struct Slot {
     receiving: Receiving,
     /// Receptions one after the other at which there was more; in bulk: at which there was little.
     run: u8,
+    /// Whether the last step of sending a file took less than was offered: the socket is full, and is polled before the next one.
+    full: bool,
     /// Owned here while the kernel reads from it.
     sending: Option<Box<Outgoing>>,
     /// Set while a vectored send is in flight.
@@ -221,7 +223,7 @@ pub struct Ring {
     listeners: Vec<Listener>,
     /// Receives that ended for want of a buffer, in order. Entries whose slot isn't `Starved` any more are passed over.
     starved: VecDeque<Token>,
-    /// Sends whose front is a file, waiting for their step.
+    /// Sends whose front is a file, or memory that leads to one, waiting for their step.
     files: VecDeque<Token>,
     file_steps_left: usize,
     /// Events that aren't completions.
@@ -695,15 +697,22 @@ impl Ring {
     fn file_step(&mut self, token: Token) -> Option<Event> {
         let slot = self.slot_of(token)?;
         let socket = slot.socket;
-        let range = slot.sending.as_ref()?.front_file()?;
-        match sendfile::step(socket, range) {
+        let outgoing = slot.sending.as_ref()?;
+        let offered = socket::offered(outgoing);
+        let result = socket::send(socket, outgoing, &mut slot.message);
+        slot.full = matches!(result, Ok(sent) if (sent as u64) < offered);
+        match result {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let entry = opcode::PollAdd::new(Fd(socket), libc::POLLOUT as u32).build();
-                self.push(entry.user_data(Operation::Writable.user_data(token)));
+                self.poll_room(socket, token);
                 None
             }
             result => self.send_ended(token, result),
         }
+    }
+
+    fn poll_room(&mut self, socket: RawFd, token: Token) {
+        let entry = opcode::PollAdd::new(Fd(socket), libc::POLLOUT as u32).build();
+        self.push(entry.user_data(Operation::Writable.user_data(token)));
     }
 
     fn accepted(&mut self, token: Token, result: i32, flags: u32) -> Option<Event> {
@@ -785,9 +794,14 @@ impl Driver for Ring {
         debug_assert!(!outgoing.is_empty(), "something to send");
         self.in_flight += 1;
         let mut message = None;
-        let is_file = outgoing.front_file().is_some();
+        // Memory that leads to a file goes with the file's first step.
+        let is_file = outgoing.leading_file().is_some();
         let entry = if is_file {
-            self.files.push_back(token);
+            // To be told by sendfile(2) that there is no room costs more than asking: it fetches the pages first.
+            match self.slot(token, socket).full {
+                true => self.poll_room(socket, token),
+                false => self.files.push_back(token),
+            }
             None
         } else {
             if outgoing.front_bytes().is_some_and(|front| (front.len() as u64) < outgoing.remaining()) {

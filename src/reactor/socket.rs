@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use super::{Outgoing, sendfile};
-use crate::limits::SEND_SEGMENTS_MAX;
+use crate::limits::{SEND_SEGMENTS_MAX, SENDFILE_STEP_BYTES};
 
 /// Bytes given to one send: the kernel takes no more (`MAX_RW_COUNT`), and a ring's length is 32 bits.
 const SEND_BYTES_MAX: usize = 0x7fff_f000;
@@ -76,9 +76,10 @@ impl Message {
 pub fn memory_step(outgoing: &Outgoing, message: &mut Option<Box<Message>>) -> Step {
     let front = outgoing.front_bytes().unwrap_or_default();
     let remaining = outgoing.remaining();
-    if front.len() as u64 == remaining || front.len() > SEND_BYTES_MAX {
-        let more = if front.len() > SEND_BYTES_MAX { libc::MSG_MORE } else { 0 };
+    let before_a_file = || outgoing.leading_file().is_some_and(|(before, _)| before == front.len() as u64);
+    if front.len() as u64 == remaining || front.len() > SEND_BYTES_MAX || before_a_file() {
         let length = front.len().min(SEND_BYTES_MAX);
+        let more = if (length as u64) < remaining { libc::MSG_MORE } else { 0 };
         return Step::One(Front { start: front.as_ptr(), length, flags: libc::MSG_NOSIGNAL | more });
     }
     let bytes = message.get_or_insert_with(Message::new).set(outgoing);
@@ -86,7 +87,13 @@ pub fn memory_step(outgoing: &Outgoing, message: &mut Option<Box<Message>>) -> S
     Step::Several(libc::MSG_NOSIGNAL | more)
 }
 
-/// Sends one step of `outgoing`, memory or file, without waiting; says how many bytes were taken (at least 1).
+/// Bytes that [`send`] tries to send at once, when a file is next or follows the memory in front.
+pub fn offered(outgoing: &Outgoing) -> u64 {
+    outgoing.leading_file().map_or(0, |(before, range)| before + range.length.min(SENDFILE_STEP_BYTES as u64))
+}
+
+/// Sends one step of `outgoing` without waiting: memory, a stretch of a file, or memory and the beginning of the file behind it. Says
+/// how many bytes were taken (at least 1).
 ///
 /// # Errors
 /// `WouldBlock` when the socket takes nothing now; `UnexpectedEof` for a file that ended early; the socket's error.
@@ -108,7 +115,12 @@ pub fn send(socket: RawFd, outgoing: &Outgoing, message: &mut Option<Box<Message
     };
     match sent {
         0 => Err(io::ErrorKind::WriteZero.into()),
-        sent if sent > 0 => Ok(sent as usize),
+        sent if sent > 0 => {
+            let sent = sent as usize;
+            // What keeps the file from being sent shows again in its own step.
+            let file = outgoing.leading_file().filter(|(before, _)| *before == sent as u64);
+            Ok(sent + file.and_then(|(_, range)| sendfile::step(socket, range).ok()).unwrap_or(0))
+        }
         _ => Err(io::Error::last_os_error()),
     }
 }
@@ -195,7 +207,8 @@ mod tests {
         };
         check(vec![bytes()], false, false);
         check(vec![bytes(), bytes()], true, false);
-        check(vec![bytes(), file()], true, true);
+        check(vec![bytes(), file()], false, true);
+        check(vec![bytes(), bytes(), file()], true, true);
         check((0..SEND_SEGMENTS_MAX).map(|_| bytes()).collect(), true, false);
         check((0..=SEND_SEGMENTS_MAX).map(|_| bytes()).collect(), true, true);
     }

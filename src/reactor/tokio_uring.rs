@@ -24,7 +24,7 @@ use slab::Slab;
 use tokio_uring::{InFlightOneshot, OneshotOutputTransform, Runtime, UnsubmittedOneshot};
 
 use super::socket::{self, Message, Step};
-use super::{Buffer, Driver, Event, Outgoing, Token, Waker, sendfile};
+use super::{Buffer, Driver, Event, Outgoing, Token, Waker};
 use crate::limits::{FILE_STEPS_PER_TURN_MAX, RING_ENTRIES, SHARED_BUFFER_BYTES};
 
 /// How long dropping the driver waits for the operations it has cancelled.
@@ -267,7 +267,7 @@ impl TokioUring {
 
     /// Submits a send of memory, or puts one of a file among those waiting for their step.
     fn arm_send(&mut self, mut payload: Payload) {
-        let Some(outgoing) = payload.outgoing.as_ref().filter(|outgoing| outgoing.front_file().is_none()) else {
+        let Some(outgoing) = payload.outgoing.as_ref().filter(|outgoing| outgoing.leading_file().is_none()) else {
             self.files.push_back(payload);
             return;
         };
@@ -389,8 +389,7 @@ impl TokioUring {
     }
 
     fn file_step(&mut self, mut payload: Payload) -> Option<Event> {
-        let range = payload.outgoing.as_ref()?.front_file()?;
-        match sendfile::step(payload.descriptor, range) {
+        match socket::send(payload.descriptor, payload.outgoing.as_ref()?, &mut payload.message) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 payload.operation = Operation::Writable;
                 let entry = opcode::PollAdd::new(Fd(payload.descriptor), libc::POLLOUT as u32).build();

@@ -40,8 +40,6 @@ use crate::reactor::{Driver, Outgoing, Segment, Token, clock};
 
 /// Slots of the reactor's own requests: no connection has them.
 const REFRESH_SLOT: u32 = 1 << 31;
-/// Bytes of a stored body up to which it is copied behind the head: less than what a second piece costs the kernel.
-const COPIED_BYTES_MAX: usize = 2048;
 
 /// What is the same in all processes of a server: made before they part.
 struct Common {
@@ -395,7 +393,7 @@ impl<D: Driver> Reactor<D> {
             append_told(&mut bytes, told, entry, now);
         }
         end_head(&mut bytes, keep_alive, head.version);
-        if made.body_bytes > 0 && made.body_bytes <= COPIED_BYTES_MAX {
+        if made.body_bytes > 0 && made.body_bytes <= limits::STATIC_COPY_BYTES_MAX {
             bytes.extend_from_slice(crate::reactor::SharedBytes::as_slice(&entry.body()));
             outgoing.push(Segment::Bytes(bytes));
         } else {

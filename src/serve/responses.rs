@@ -117,7 +117,7 @@ impl<D: Driver> Reactor<D> {
             outgoing.clear();
             self.recycle(outgoing);
             self.all_sent(token);
-        } else if let Some((file, offset, length)) = outgoing.front_file().and_then(|range| {
+        } else if let Some((file, offset, length)) = outgoing.leading_file().and_then(|(_, range)| {
             let length = range.length.min(limits::SENDFILE_STEP_BYTES as u64);
             let resident = file::is_resident(&range.file, range.offset, length);
             (!resident).then(|| (range.file.clone(), range.offset, length))
