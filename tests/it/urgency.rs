@@ -33,11 +33,11 @@ on_every_driver! {
     /// One that has asked a lot is answered while one runs, and others wait, that has asked without end.
     fn a_light_request_is_answered_while_heavy_ones_run(driver: Driver) {
         let server = server(driver, &[]);
-        ask_often(&server, GREEDY, 100);
+        ask_often(&server, GREEDY, 400);
         let mut heavy: Vec<Client> = (0..6).map(|_| ask(&server, "/compute", GREEDY)).collect();
         eventually("one computes", || (get(&server, "/begun", "10.0.0.1") == "1").then_some(()));
-        // From here on it is worth so little itself that it would wait for an idle server.
-        ask_often(&server, MODEST, 30);
+        // From here on it is worth so little itself that it would wait for an idle server: for longer than this test does.
+        ask_often(&server, MODEST, 200);
         assert_eq!(get(&server, "/release", MODEST), "1 begun, 0 ended");
         let mut said: Vec<String> = heavy.iter_mut().map(|client| client.response().text()).collect();
         said.sort();

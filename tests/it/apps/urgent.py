@@ -16,7 +16,7 @@ def count(what):
 
 
 def compute(environ):
-    """Counts its own steps, never letting the GIL go by itself, until `/release` has been called. Says what came of it."""
+    """Counts its own steps, never letting the GIL go by itself, until `/release` has been called; says how it ended."""
     count("begun")
     steps = 0
     while SEEN["released"] == 0 and steps < STEPS_MAX:

@@ -81,8 +81,9 @@ RUNS_LOCK = threading.Lock()
 
 @validated("/page")
 def page(environ, start_response):
-    """A page that says how often it was made and for whom. The query says with which fields (``h=Name:+value``), how long
-    its body is (``bytes``) and how it begins (``first``), with which status, which gate it waits at, what it purges."""
+    """A page that says how often it was made and for whom. The query says with which fields (``h=Name:+value``), how
+    long its body is (``bytes``) and how it begins (``first``), with which status, which gate it waits at, what it
+    purges."""
     query = parse_qs(environ["QUERY_STRING"])
     if "bytes" not in query:
         with RUNS_LOCK:
