@@ -545,7 +545,9 @@ impl Ring {
                 }
                 Err(socket::cancelled())
             }
-            libc::ECANCELED if self.switch(token) => return None,
+            libc::ECANCELED | libc::EAGAIN if self.switch(token) => return None,
+            // As after a pause: whoever wants more receives anew.
+            libc::EAGAIN => Err(socket::cancelled()),
             error => Err(io::Error::from_raw_os_error(error)),
         };
         self.receive_ended(token, armed);
@@ -678,6 +680,11 @@ impl Ring {
         let result = match result {
             0 => Err(io::ErrorKind::WriteZero.into()),
             sent if sent > 0 => Ok(sent as usize),
+            error if socket::is_without_room(-error) => {
+                let socket = self.slot_of(token)?.socket;
+                self.poll_room(socket, token);
+                return None;
+            }
             error => Err(io::Error::from_raw_os_error(-error)),
         };
         self.send_ended(token, result)
@@ -995,10 +1002,12 @@ fn thread_number() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{Read, Write};
+    use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
 
     use super::*;
+    use crate::reactor::Segment;
 
     #[test]
     fn user_data_is_the_token_and_the_operation() {
@@ -1011,6 +1020,75 @@ mod tests {
         check(u32::MAX, (1 << Token::GENERATION_BITS) - 1, Operation::Wake);
         check(7, 9, Operation::Writable);
         assert!(Operation::of(0xff) == Operation::Ignored);
+    }
+
+    fn connected(ring: &mut Ring) -> (UnixStream, UnixStream, Token) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let token = Token { slot: 0, generation: 3 };
+        ring.slots.resize_with(1, Slot::default);
+        ring.slots[0] = Slot { generation: token.generation, socket: ours.as_raw_fd(), ..Slot::default() };
+        ring.in_flight += 1;
+        (ours, theirs, token)
+    }
+
+    /// The kernel gives up waiting for room only on a busy machine, so its completion is made here.
+    #[test]
+    fn a_send_that_the_ring_gave_up_is_made_when_there_is_room() {
+        let mut ring = Ring::new(Settings::default(), Waker::shared().unwrap()).unwrap();
+        let (ours, mut theirs, token) = connected(&mut ring);
+        let mut filled = 0;
+        while let Ok(sent) = (&ours).write(&[1; 4096]) {
+            filled += sent;
+        }
+        let mut outgoing = Outgoing::new();
+        outgoing.push(Segment::Bytes(b"later".to_vec()));
+        ring.slots[0].sending = Some(Box::new(outgoing));
+        assert!(ring.completion(Operation::Send.user_data(token), -libc::EAGAIN, 0).is_none());
+
+        theirs.read_exact(&mut vec![0; filled]).unwrap();
+        let event = loop {
+            ring.turn(Some(Duration::from_secs(10))).unwrap();
+            if let Some(event) = ring.next_event() {
+                break event;
+            }
+        };
+        assert!(matches!(event, Event::Sent { token: sent, result: Ok(5), .. } if sent == token));
+        let mut bytes = [0; 5];
+        theirs.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"later");
+        assert_eq!(ring.in_flight(), 0);
+    }
+
+    /// As above, for a receive: it ends as if it had been paused, so that whoever wants more receives anew.
+    #[test]
+    fn a_receive_that_the_ring_gave_up_is_no_failure() {
+        let mut ring = Ring::new(Settings::default(), Waker::shared().unwrap()).unwrap();
+        let (_ours, _theirs, token) = connected(&mut ring);
+        ring.slots[0].receiving = Receiving::Armed;
+        let event = ring.completion(Operation::Receive.user_data(token), -libc::EAGAIN, 0);
+        let Some(Event::Received { result: Err(error), armed: false, .. }) = event else { panic!("no end") };
+        assert_eq!(error.raw_os_error(), Some(libc::ECANCELED));
+        assert_eq!(ring.in_flight(), 0);
+    }
+
+    /// As above, for an accept: it finds nobody when another process has taken the connection.
+    #[test]
+    fn an_accept_that_finds_nobody_goes_on() {
+        let mut ring = Ring::new(Settings::default(), Waker::shared().unwrap()).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let token = Token { slot: 0, generation: 0 };
+        ring.in_flight += 1;
+        ring.listeners.push(Listener { token, socket: listener.as_raw_fd(), cancelled: false });
+        assert!(ring.completion(Operation::Accept.user_data(token), -libc::EAGAIN, 0).is_none());
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let event = loop {
+            ring.turn(Some(Duration::from_secs(10))).unwrap();
+            if let Some(event) = ring.next_event() {
+                break event;
+            }
+        };
+        assert!(matches!(event, Event::Accepted { .. }));
     }
 
     /// A thread has room for 16 registered rings: one that is dropped must give its place back.

@@ -157,12 +157,13 @@ pub fn accepted(descriptor: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(descriptor) }
 }
 
-/// Whether a failure of accept(2) concerns one connection that is gone already, not the listener: accepting goes on.
-/// Linux passes pending network errors of the new connection (accept(2), "Error handling").
+/// Whether a failure of accept(2) concerns one connection that is gone already, or that another process has taken, and not the
+/// listener: accepting goes on. Linux passes pending network errors of the new connection (accept(2), "Error handling").
 pub fn concerns_one_connection(error: i32) -> bool {
     matches!(
         error,
-        libc::ECONNABORTED
+        libc::EAGAIN
+            | libc::ECONNABORTED
             | libc::EPROTO
             | libc::EINTR
             | libc::ENETDOWN
@@ -172,6 +173,13 @@ pub fn concerns_one_connection(error: i32) -> bool {
             | libc::EHOSTUNREACH
             | libc::ENETUNREACH
     )
+}
+
+/// Whether a ring has given a send up because the socket had no room, instead of waiting for some: it does after having found none 128
+/// times although it was told of some (`APOLL_MAX_RETRY`, Linux 6.3), which happens on a busy machine. Polling for room and sending
+/// again is the cure.
+pub fn is_without_room(error: i32) -> bool {
+    error == libc::EAGAIN
 }
 
 /// `ECANCELED`: what an operation that was ended on request reports.

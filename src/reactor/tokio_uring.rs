@@ -36,7 +36,7 @@ enum Operation {
     /// A poll for something to read.
     Readable,
     Send,
-    /// A poll for room in a socket that a file is being sent to.
+    /// A poll for room in a socket, before a step made here: a file's, or of what a send found no room for.
     Writable,
     Wake,
     /// Cancellations, and the no-operation that ends a turn at once.
@@ -300,7 +300,7 @@ impl TokioUring {
             Operation::Send => self.sent(payload, result),
             Operation::Writable if result < 0 && self.closing => self.sent(payload, result),
             // Room, or met by a cancellation that wasn't meant for it: the next step tells.
-            Operation::Writable => self.file_step(payload),
+            Operation::Writable => self.step(payload),
             Operation::Wake => {
                 self.waker.drain();
                 self.watch_waker();
@@ -376,6 +376,10 @@ impl TokioUring {
                 self.arm_send(payload);
                 return None;
             }
+            error if socket::is_without_room(-error) => {
+                self.poll_room(payload);
+                return None;
+            }
             error => Err(io::Error::from_raw_os_error(-error)),
         };
         self.send_ended(payload, result)
@@ -388,16 +392,21 @@ impl TokioUring {
         Some(Event::Sent { token: payload.token, outgoing, result })
     }
 
-    fn file_step(&mut self, mut payload: Payload) -> Option<Event> {
+    /// One step made here, without waiting; when the socket has no room, a poll for it.
+    fn step(&mut self, mut payload: Payload) -> Option<Event> {
         match socket::send(payload.descriptor, payload.outgoing.as_ref()?, &mut payload.message) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                payload.operation = Operation::Writable;
-                let entry = opcode::PollAdd::new(Fd(payload.descriptor), libc::POLLOUT as u32).build();
-                self.queue(payload, entry);
+                self.poll_room(payload);
                 None
             }
             result => self.send_ended(payload, result),
         }
+    }
+
+    fn poll_room(&mut self, mut payload: Payload) {
+        payload.operation = Operation::Writable;
+        let entry = opcode::PollAdd::new(Fd(payload.descriptor), libc::POLLOUT as u32).build();
+        self.queue(payload, entry);
     }
 
     /// Runs the runtime until something has completed or `timeout` is over. tokio's timers count whole milliseconds, so
@@ -479,7 +488,7 @@ impl Driver for TokioUring {
         while self.file_steps_left > 0 {
             let payload = self.files.pop_front()?;
             self.file_steps_left -= 1;
-            if let Some(event) = self.file_step(payload) {
+            if let Some(event) = self.step(payload) {
                 return Some(event);
             }
         }
@@ -539,5 +548,51 @@ impl Drop for TokioUring {
                 ManuallyDrop::drop(&mut self.runtime);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::reactor::Segment;
+
+    /// The kernel gives up waiting for room only on a busy machine, so its completion is made here.
+    #[test]
+    fn a_send_that_the_ring_gave_up_is_made_when_there_is_room() {
+        let mut driver = TokioUring::new(Waker::shared().unwrap()).unwrap();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut filled = 0;
+        while let Ok(sent) = (&ours).write(&[1; 4096]) {
+            filled += sent;
+        }
+        let mut outgoing = Outgoing::new();
+        outgoing.push(Segment::Bytes(b"later".to_vec()));
+        driver.in_flight += 1;
+        let payload = Payload {
+            operation: Operation::Send,
+            token: Token { slot: 0, generation: 3 },
+            descriptor: ours.as_raw_fd(),
+            outgoing: Some(Box::new(outgoing)),
+            message: None,
+        };
+        assert!(driver.event(payload, -libc::EAGAIN).is_none());
+
+        theirs.read_exact(&mut vec![0; filled]).unwrap();
+        let event = loop {
+            driver.turn(Some(Duration::from_secs(10))).unwrap();
+            if let Some(event) = driver.next_event() {
+                break event;
+            }
+        };
+        assert!(matches!(event, Event::Sent { result: Ok(5), .. }));
+        let mut bytes = [0; 5];
+        theirs.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"later");
+        assert_eq!(driver.in_flight(), 0);
     }
 }
