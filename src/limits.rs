@@ -25,10 +25,11 @@ pub const BODY_MEMORY_BYTES_MAX: usize = 1024 * 1024;
 pub const CHUNK_LINE_BYTES_MAX: usize = 4096;
 /// Bytes of a trailer section; past it: 431.
 pub const TRAILER_BYTES_MAX: usize = 16 * 1024;
-/// Bytes of an unwanted body that are read and dropped so that a connection can live on or an answer be read.
-pub const DRAIN_BYTES_MAX: u64 = 256 * 1024;
-/// Milliseconds a closing connection goes on reading what the client still sends, so that the answer isn't reset away.
+/// Milliseconds a closing connection waits for more of what the client still sends. That is read and dropped: closed with bytes unread,
+/// the connection would be reset, and answers that the client hasn't read yet be lost.
 pub const LINGER_MS: u64 = 2_000;
+/// Milliseconds it does so in all, however much comes: enough for most uploads to end and their client to read why they were refused.
+pub const LINGER_MS_MAX: u64 = 30_000;
 /// Milliseconds a connection of a process that drains may be idle; past it, it is closed. A client that is at it sends its next request
 /// within that time, and is told in the answer to use another connection; one whose request crosses our close can only guess.
 pub const DRAIN_IDLE_MS: u64 = 500;

@@ -85,14 +85,14 @@ impl<D: Driver> Reactor<D> {
         }
     }
 
-    /// More bytes came: a body's deadline moves with each of them, a head's doesn't.
+    /// More bytes came: the deadline of a body, wanted or not, moves with each of them; a head's doesn't.
     fn progress(&mut self, token: Token) {
         match self.get(token).map(|connection| &connection.phase) {
             Some(Phase::Body { .. }) => {
                 self.only_workers_traffic = false;
                 self.entered(token);
             }
-            Some(Phase::Lingering { left: 0 }) => self.close(token),
+            Some(Phase::Lingering { .. }) => self.entered(token),
             _ => {}
         }
     }

@@ -308,9 +308,10 @@ impl<D: Driver> Reactor<D> {
 
     /// Ends our side and goes on reading for a while: a close with bytes unread would reset the answer away (RFC 9112 §9.6).
     fn linger(&mut self, token: Token) {
+        let until = self.now + Duration::from_millis(limits::LINGER_MS_MAX);
         let Some(connection) = self.get(token) else { return };
         let shut = SockRef::from(&connection.socket).shutdown(Shutdown::Write);
-        connection.phase = Phase::Lingering { left: limits::DRAIN_BYTES_MAX };
+        connection.phase = Phase::Lingering { until };
         connection.pending = Vec::new();
         if shut.is_err() {
             self.lost(token);

@@ -693,6 +693,24 @@ fn a_refusal_waits_for_the_interim_response() {
     room.stop();
 }
 
+/// What is still sent after a refusal is read for a while, so that the refusal can be; but not without end.
+#[test]
+fn lingering_goes_on_while_something_comes() {
+    let mut room = Room::new();
+    let token = room.open();
+    room.bytes(token, b"nonsense\r\n\r\n");
+    room.take_up_all(token);
+    let step = Duration::from_millis(limits::LINGER_MS - 1);
+    for _ in 0..limits::LINGER_MS_MAX / limits::LINGER_MS {
+        assert_eq!(room.phase(token), "lingering");
+        room.pass(step);
+        room.bytes(token, &[b'x'; 65_536]);
+    }
+    room.pass(step);
+    assert_eq!(room.phase(token), "gone");
+    room.stop();
+}
+
 #[test]
 fn a_client_that_ends_its_side_gets_the_answers_to_all_it_asked() {
     let mut room = Room::new();

@@ -114,8 +114,8 @@ pub enum Phase {
     },
     /// Answered and shut for writing; what still comes is read and dropped so that the answer isn't reset away.
     Lingering {
-        /// Bytes that may still come.
-        left: u64,
+        /// When it ends, even if more comes.
+        until: Instant,
     },
     /// Shut down; waiting for the driver's operations to end.
     Closing,

@@ -34,11 +34,7 @@ pub fn feed(
     match &mut connection.phase {
         Phase::Idle | Phase::Head { .. } => feed_head(connection, input, now, settings, exchanges),
         Phase::Body { complete: false, .. } => feed_body(connection, input),
-        Phase::Lingering { left } => {
-            *left = left.saturating_sub(input.len() as u64);
-            Feed::More
-        }
-        Phase::Closing => Feed::More,
+        Phase::Lingering { .. } | Phase::Closing => Feed::More,
         // Pipelined requests wait until the one before them is answered (RFC 9112 §9.3.2).
         Phase::Body { complete: true, .. }
         | Phase::Waiting { .. }
@@ -265,7 +261,7 @@ mod tests {
                 Feed::Refuse(refusal, exchange) => {
                     self.said.push(Said::Refused(refusal.status()));
                     self.exchanges.give(exchange);
-                    self.connection.phase = Phase::Lingering { left: u64::MAX };
+                    self.connection.phase = Phase::Lingering { until: Instant::NEVER };
                 }
             }
         }
@@ -420,7 +416,7 @@ mod tests {
         check(body(false), b"", "refuse");
         check(body(true), b"", "later");
         check(Phase::Responding { exchange: None, after: After::KeepAlive }, b"", "later");
-        check(Phase::Lingering { left: 1 }, b"", "close");
+        check(Phase::Lingering { until: Instant::NEVER }, b"", "close");
         check(Phase::Closing, b"", "close");
     }
 }

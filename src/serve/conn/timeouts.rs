@@ -63,7 +63,7 @@ pub fn deadline(connection: &Connection, now: Instant, timeouts: &Timeouts) -> I
         Phase::Body { complete: true, .. } => timeouts.request,
         Phase::Waiting { .. } => timeouts.request,
         Phase::Responding { .. } => timeouts.send,
-        Phase::Lingering { .. } => Duration::from_millis(limits::LINGER_MS),
+        Phase::Lingering { until } => return (*until).min(now + Duration::from_millis(limits::LINGER_MS)),
         Phase::Closing => timeouts.send,
     }
 }
@@ -157,7 +157,8 @@ mod tests {
         check(body(false), 5, Expired::RequestTimeout);
         check(body(true), 13, Expired::GatewayTimeout);
         check(waiting(), 13, Expired::GatewayTimeout);
-        check(connection(Phase::Lingering { left: 1 }), 2, Expired::Close);
+        check(connection(Phase::Lingering { until: START + Duration::from_secs(30) }), 2, Expired::Close);
+        check(connection(Phase::Lingering { until: START + Duration::from_secs(1) }), 1, Expired::Close);
         check(connection(Phase::Closing), 7, Expired::Close);
         let responding = || connection(Phase::Responding { exchange: None, after: After::Stream });
         let mut sending = responding();
