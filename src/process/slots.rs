@@ -291,10 +291,10 @@ impl Slots {
         self.workers.iter().filter(|worker| worker.is_ready()).map(|worker| worker.pid)
     }
 
-    /// The workers that are asked for their stacks and figures: those that serve, and those that drain. Of one that doesn't end the
-    /// stacks are wanted most.
+    /// The workers that are asked for their stacks and figures: also those that drain or aren't ready yet. Of one that doesn't end or
+    /// doesn't begin the stacks are wanted most.
     pub fn asked(&self) -> impl Iterator<Item = u32> {
-        let asked = |worker: &&Worker| matches!(worker.state, State::Ready { .. } | State::Leaving { .. });
+        let asked = |worker: &&Worker| !matches!(worker.state, State::Killed);
         self.workers.iter().filter(asked).map(|worker| worker.pid)
     }
 

@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::limits;
 use crate::reactor::clock::{self, Instant};
 use crate::reactor::shared_memory::SharedMemory;
+use crate::serve::wsgi::forked::unless_child;
 use crate::serve::wsgi::set_async_exception;
 
 /// Characters of a job's name that are logged.
@@ -293,7 +294,7 @@ impl Background {
     fn work(&self, py: Python<'_>) -> PyResult<()> {
         let thread = py.import("threading")?.call_method0("get_ident")?.extract()?;
         while let Some(job) = self.next(py, thread) {
-            let result = job.function.bind(py).call0();
+            let result = unless_child(py, job.function.bind(py).call0());
             // Before any other Python code: from here on nothing is raised in this thread any more.
             let took = self.finish(py);
             report(py, &job.name, result, took);

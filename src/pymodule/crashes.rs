@@ -2,7 +2,7 @@
 //! a descriptor, for in a crash nothing else works any more.
 
 use std::fs::{File, OpenOptions};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
@@ -50,9 +50,18 @@ impl Crashes {
         }
     }
 
+    /// Where else stacks are written: standard output, or the log in the background, where that leads nowhere.
+    pub(super) fn answers_to(&self, config: &Config) -> RawFd {
+        if config.daemon { self.descriptor() } else { libc::STDOUT_FILENO }
+    }
+
+    fn descriptor(&self) -> RawFd {
+        self.log.as_ref().map_or(libc::STDERR_FILENO, |(_, file)| file.as_raw_fd())
+    }
+
     fn enable(&self, py: Python<'_>) -> PyResult<()> {
         let options = PyDict::new(py);
-        options.set_item("file", self.log.as_ref().map_or(libc::STDERR_FILENO, |(_, file)| file.as_raw_fd()))?;
+        options.set_item("file", self.descriptor())?;
         py.import("faulthandler")?.call_method("enable", (), Some(&options))?;
         Ok(())
     }

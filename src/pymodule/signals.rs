@@ -3,18 +3,22 @@
 //!
 //! The supervisor learns the numbers from the bell, in order, and its handlers do nothing. A worker's handlers note what was asked.
 
+use std::cell::RefCell;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyCFunction, PyDict, PyTuple};
 
 use super::{EXIT_FAILURE, LAST_WORDS};
 use crate::observe::error_log::ErrorLog;
 use crate::process::bell::Bell;
 use crate::reactor::processes::{self, Held};
+use crate::serve::wsgi::forked;
 
 /// Signals that come within this time of the first are one with it.
 const SIGNALS_TOGETHER: Duration = Duration::from_millis(100);
@@ -114,6 +118,79 @@ pub(super) fn forget(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
+/// Children that the application forks from now on (`os.fork`, `multiprocessing`) are no servers: signals mean to them what they mean to
+/// any program (`Process.terminate()` sends SIGTERM), and ring no bell of their parent's. Handlers of the application's own stay.
+pub(super) fn free_children(py: Python<'_>) -> PyResult<()> {
+    thread_local! {
+        /// Around a fork of this thread: what comes before the child has its own handlers waits until it has.
+        static HELD: RefCell<Option<Held>> = const { RefCell::new(None) };
+    }
+    static REGISTERED: AtomicBool = AtomicBool::new(false);
+    forked::set_child(false);
+    if REGISTERED.swap(true, Ordering::Relaxed) {
+        return Ok(());
+    }
+    let options = PyDict::new(py);
+    let hook = |when: &str, act: fn(Python<'_>) -> PyResult<()>| {
+        let hook = PyCFunction::new_closure(
+            py,
+            Some(c"hoopsnake_fork"),
+            None,
+            move |arguments: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| act(arguments.py()),
+        )?;
+        options.set_item(when, hook)
+    };
+    hook("before", |_| {
+        HELD.set(Some(hold()));
+        Ok(())
+    })?;
+    hook("after_in_parent", |_| {
+        HELD.set(None);
+        Ok(())
+    })?;
+    hook("after_in_child", |py| {
+        forked::set_child(true);
+        let freed = give_back(py);
+        HELD.set(None);
+        freed
+    })?;
+    py.import("os")?.call_method("register_at_fork", (), Some(&options))?;
+    Ok(())
+}
+
+/// Gives signals back to Python that have handlers of ours.
+fn give_back(py: Python<'_>) -> PyResult<()> {
+    let signal = py.import("signal")?;
+    signal.call_method1("set_wakeup_fd", (-1,))?;
+    for (number, handler) in handlers(py) {
+        if signal.call_method1("getsignal", (&number,))?.is(&handler) {
+            let interrupts = number.extract::<i32>()? == libc::SIGINT;
+            let name = if interrupts { "default_int_handler" } else { "SIG_DFL" };
+            signal.call_method1("signal", (number, signal.getattr(name)?))?;
+        }
+    }
+    Ok(())
+}
+
+/// The handlers that were set here, by their signals' numbers.
+fn handlers(py: Python<'_>) -> &Bound<'_, PyDict> {
+    static HANDLERS: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
+    HANDLERS.get_or_init(py, || PyDict::new(py).unbind()).bind(py)
+}
+
+/// A process that imports the application, in which nobody looks at what is asked: SIGUSR1 is answered from the signal's own handler, by
+/// `faulthandler`, whatever the import waits for. SIGUSR2 has no answer yet, and doesn't end it either.
+pub(super) fn import(py: Python<'_>, stacks_to: RawFd) -> PyResult<()> {
+    for number in [libc::SIGUSR1, libc::SIGUSR2] {
+        handle(py, number, |_| Ok(()))?;
+    }
+    let options = PyDict::new(py);
+    options.set_item("file", stacks_to)?;
+    options.set_item("all_threads", true)?;
+    py.import("faulthandler")?.call_method("register", (libc::SIGUSR1,), Some(&options))?;
+    Ok(())
+}
+
 /// A worker: SIGTERM asks for a graceful stop, SIGQUIT for a quick one, SIGUSR1 and SIGUSR2 for what `inspection` writes.
 ///
 /// Without a supervisor SIGINT is a quick stop as well, and a second signal ends the process at once. Two that come together are one:
@@ -140,6 +217,7 @@ pub(super) fn serve(py: Python<'_>, bell: &Bell, asked: &Arc<Asked>, alone: Opti
             Ok(())
         })?;
     }
+    py.import("faulthandler")?.call_method1("unregister", (libc::SIGUSR1,))?;
     let this = Arc::clone(asked);
     handle(py, libc::SIGUSR1, move |_| {
         this.stacks.store(true, Ordering::Relaxed);
@@ -181,6 +259,6 @@ fn handle(
         None,
         move |arguments: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| act(arguments.py()),
     )?;
-    py.import("signal")?.call_method1("signal", (number, handler))?;
-    Ok(())
+    py.import("signal")?.call_method1("signal", (number, &handler))?;
+    handlers(py).set_item(number, handler)
 }

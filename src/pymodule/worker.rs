@@ -57,6 +57,7 @@ pub(super) fn alone(
 ) -> Result<End, String> {
     plan.error_log.start_writer()?;
     let crashes = Crashes::tell(py, plan.config).map_err(|error| format!("can't start: {error}"))?;
+    watch_import(py, &crashes, plan.config)?;
     if plan.config.process <= 1 {
         Background::open(plan);
     }
@@ -122,6 +123,7 @@ fn serve(
 ) -> Result<End, Reason> {
     plan.error_log.start_writer()?;
     let crashes = Crashes::tell(py, plan.config).map_err(|error| format!("can't start: {error}"))?;
+    watch_import(py, &crashes, plan.config)?;
     let files = plan.reporter.as_ref().map(|reporter| Files::new(py, reporter.as_raw_fd())).transpose();
     let files = files.map_err(|error| format!("--reload: {error}"))?;
     let loaded = match preloaded {
@@ -189,6 +191,12 @@ fn answers(plan: &Plan<'_>) -> Option<ErrorLog> {
 
 fn new_bell() -> Result<Bell, String> {
     Bell::new().map_err(|error| format!("can't start: {error}"))
+}
+
+/// Before the application is imported.
+fn watch_import(py: Python<'_>, crashes: &Crashes, config: &Config) -> Result<(), String> {
+    let watched = signals::free_children(py).and_then(|()| signals::import(py, crashes.answers_to(config)));
+    watched.map_err(|error| format!("can't watch signals: {error}"))
 }
 
 fn watch_signals(py: Python<'_>, bell: &Bell, asked: &Arc<Asked>, alone: Option<&ErrorLog>) -> Result<(), String> {

@@ -143,9 +143,10 @@ impl<D: Driver> Reactor<D> {
 
     fn refuse_blocked(&mut self, token: Token, mut exchange: Box<Exchange>) {
         let date = *self.date.at(clock::unix_seconds());
+        let last = self.is_at_its_last(token);
         let head = &exchange.head;
         let (head_only, version) = (head.get(head.method) == b"HEAD", head.version);
-        let keep_alive = head.keep_alive && !self.is_draining();
+        let keep_alive = head.keep_alive && !last;
         let mut bytes = Vec::with_capacity(256);
         encode::plain_response(&mut bytes, 429, BODY, "", &date, keep_alive, version, head_only);
         exchange.reply.status = 429;

@@ -224,6 +224,12 @@ impl<D: Driver> Reactor<D> {
         self.course != Course::Serving
     }
 
+    /// Whether the request at hand is the last that this connection answers.
+    pub(super) fn is_at_its_last(&mut self, token: Token) -> bool {
+        let draining = self.is_draining();
+        self.get(token).is_none_or(|connection| connection.is_at_its_last(draining))
+    }
+
     /// Answers a request from the cache, lets it wait for another one's answer, or gives it back for the application. `after`: it
     /// has waited already, and this is what came of that.
     pub(super) fn try_cache(
@@ -385,7 +391,7 @@ impl<D: Driver> Reactor<D> {
             return self.give(exchange);
         };
         let head = &exchange.head;
-        let keep_alive = head.keep_alive && !draining && !connection.is_exhausted();
+        let keep_alive = head.keep_alive && !connection.is_at_its_last(draining);
         let mut bytes = std::mem::take(&mut exchange.reply.spare);
         bytes.clear();
         let made = render(&mut bytes, entry, condition, head.get(head.method) == b"HEAD", now);

@@ -370,7 +370,7 @@ fn peer_of(socket: &OwnedFd) -> Option<Peer> {
 }
 
 /// Whether the kernel has bytes of this peer that nobody has received.
-fn has_unread(socket: &OwnedFd) -> bool {
+pub(super) fn has_unread(socket: &OwnedFd) -> bool {
     let mut byte = [MaybeUninit::uninit()];
     let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
     SockRef::from(socket).recv_with_flags(&mut byte, flags).is_ok_and(|bytes| bytes > 0)

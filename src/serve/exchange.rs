@@ -286,6 +286,8 @@ pub struct Link {
     logged: AtomicBool,
     /// The client has closed its side. It may still read (a half-closed connection), so the response is sent all the same.
     disconnected: AtomicBool,
+    /// The client has sent more behind the request, which is owed an answer even in a drain.
+    followed: AtomicBool,
     /// The connection is gone, or the client was told that the request timed out: nothing is of use any more.
     cancelled: AtomicBool,
     /// The status the client was told by the reactor while a worker had the request; 0 for none.
@@ -317,6 +319,7 @@ impl Default for Link {
             worker: AtomicU32::new(0),
             logged: AtomicBool::new(false),
             disconnected: AtomicBool::new(false),
+            followed: AtomicBool::new(false),
             cancelled: AtomicBool::new(false),
             answered: AtomicU16::new(0),
             ticket: AtomicU64::new(0),
@@ -338,6 +341,7 @@ impl Link {
         *self.worker.get_mut() = 0;
         *self.logged.get_mut() = false;
         *self.disconnected.get_mut() = false;
+        *self.followed.get_mut() = false;
         *self.cancelled.get_mut() = false;
         *self.answered.get_mut() = 0;
         *self.ticket.get_mut() = 0;
@@ -395,6 +399,16 @@ impl Link {
     /// Reactor: the client has closed its side of the connection.
     pub fn set_disconnected(&self) {
         self.disconnected.store(true, Ordering::Release);
+    }
+
+    /// Reactor: another request of this connection is owed an answer.
+    pub fn set_followed(&self) {
+        self.followed.store(true, Ordering::Relaxed);
+    }
+
+    /// Worker: whether another request of this connection is owed an answer, so that this answer isn't the last even in a drain.
+    pub fn is_followed(&self) -> bool {
+        self.followed.load(Ordering::Relaxed)
     }
 
     /// Worker: whether the client has closed its side, or nothing is of use any more.
@@ -688,6 +702,7 @@ mod tests {
         link.set_logged();
         link.finish(End::Abort);
         link.set_disconnected();
+        link.set_followed();
         link.set_waiting(3);
         link.answer(504);
         link.set_ticket(9);
@@ -700,7 +715,7 @@ mod tests {
         let (link, mut outgoing) = (&exchange.link, Outgoing::new());
         assert_eq!((link.started(), link.answered(), link.take_waiting()), (None, None, None));
         assert_eq!((link.worker(), link.is_logged(), link.ticket()), (None, false, 0));
-        assert!(!link.is_disconnected());
+        assert!(!link.is_disconnected() && !link.is_followed());
         assert_eq!((link.buffered(), link.body_bytes(), link.collect(&mut outgoing)), (0, 0, None));
         assert!(outgoing.is_empty());
         assert!(link.push(segment(b"x"), 1), "nothing counts as announced");

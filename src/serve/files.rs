@@ -214,7 +214,7 @@ impl<D: Driver> Reactor<D> {
         };
         let mut buffer = std::mem::take(&mut exchange.reply.spare);
         buffer.clear();
-        let keep_alive = !self.is_draining()
+        let keep_alive = !self.is_at_its_last(exchange.token)
             && match &given {
                 Some(_) => exchange.reply.keep_alive,
                 None => exchange.head.keep_alive,
@@ -246,7 +246,7 @@ impl<D: Driver> Reactor<D> {
         self.only_workers_traffic = false;
         let head = &exchange.head;
         let (head_only, version) = (head.get(head.method) == b"HEAD", head.version);
-        let keep_alive = !self.is_draining()
+        let keep_alive = !self.is_at_its_last(exchange.token)
             && match exchange.reply.special {
                 Some(_) => exchange.reply.keep_alive,
                 None => head.keep_alive,

@@ -225,7 +225,7 @@ impl<D: Driver> Reactor<D> {
         let (link, queued) = (Arc::clone(&self.parking.nobody), self.now);
         self.log_with(exchange, status);
         let Some(connection) = self.get(token) else { return };
-        let keep_alive = keep_alive && !draining && !connection.is_exhausted();
+        let keep_alive = keep_alive && !connection.is_at_its_last(draining);
         connection.phase = Phase::Waiting { link, queued, head_only, version, keep_alive };
         self.answer(token, status, sentence, extra);
     }

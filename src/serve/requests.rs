@@ -27,6 +27,9 @@ impl<D: Driver> Reactor<D> {
                 self.ended(token);
             }
             Ok(buffer) => {
+                if self.course != Course::Serving {
+                    connection.late = connection.late.saturating_add(buffer.length as usize);
+                }
                 let shared = &*self.shared;
                 let bytes = self.driver.bytes(&buffer);
                 let fed = feed(connection, bytes, self.now, &shared.settings, &mut self.exchanges);
@@ -171,7 +174,7 @@ impl<D: Driver> Reactor<D> {
         if !exchange.retried {
             exchange.goes_on = exchange.head.keep_alive;
         }
-        if draining || timeouts.keep_alive.is_zero() || connection.is_exhausted() {
+        if timeouts.keep_alive.is_zero() || connection.is_at_its_last(draining) {
             exchange.head.keep_alive = false;
         }
         exchange.reactor = index;
@@ -215,6 +218,9 @@ impl<D: Driver> Reactor<D> {
         };
         if connection.ended {
             exchange.link.set_disconnected();
+        }
+        if connection.is_owed_more() {
+            exchange.link.set_followed();
         }
         self.entered(token);
     }

@@ -9,6 +9,7 @@ use socket2::SockRef;
 
 use super::Reactor;
 use super::conn::{After, Phase};
+use super::connections::has_unread;
 use super::exchange::{End, Exchange, Link, Peer, Special, TurnedAway};
 use super::http1::{Field, Head, Version};
 use crate::config::Network;
@@ -268,25 +269,22 @@ impl<D: Driver> Reactor<D> {
     /// is enough, and earlier answers that the client hasn't read yet must not be lost with it.
     fn cut(&mut self, token: Token) {
         let serving = !self.is_draining();
-        let phase = self.get(token).map(|connection| &connection.phase);
-        let goes_on = match phase {
-            Some(Phase::Responding { exchange: Some(exchange), .. }) => {
-                serving && exchange.goes_on && exchange.head.version == Version::Http11
+        match self.get(token).map(|connection| &connection.phase) {
+            Some(Phase::Responding { exchange: Some(exchange), .. }) if exchange.head.version == Version::Http11 => {
+                self.finish_response(token, After::Close { linger: serving });
             }
-            _ => false,
-        };
-        if goes_on {
-            self.finish_response(token, After::Close { linger: true });
-        } else {
             // While it is still responding: so the client is told.
-            self.close(token);
+            _ => self.close(token),
         }
     }
 
     fn finish_response(&mut self, token: Token, after: After) {
+        let draining = self.is_draining();
         let Some(connection) = self.get(token) else { return };
         let Phase::Responding { exchange, .. } = std::mem::replace(&mut connection.phase, Phase::Idle) else { return };
         let (ended, pipelined) = (connection.ended, !connection.pending.is_empty());
+        // A drain isn't held up by clients that may be sending, only by those that have.
+        let unread = draining && matches!(after, After::Close { .. }) && has_unread(&connection.socket);
         if let Some(exchange) = exchange {
             self.log_exchange(&exchange);
             self.give(exchange);
@@ -301,7 +299,7 @@ impl<D: Driver> Reactor<D> {
                 self.entered(token);
                 self.rearm(token);
             }
-            After::Close { linger } if !ended && (linger || pipelined) => self.linger(token),
+            After::Close { linger } if !ended && (linger || pipelined || unread) => self.linger(token),
             After::KeepAlive | After::Close { .. } | After::Cut | After::Stream => self.close(token),
         }
     }

@@ -788,6 +788,76 @@ fn requests_received_before_a_drain_are_answered() {
     room.has_ended();
 }
 
+/// All that a client has sent before a drain began is answered; what it sends later isn't promised anything.
+#[test]
+fn pipelined_requests_are_owed_answers_in_a_drain() {
+    let mut room = Room::new();
+    let token = room.open();
+    room.bytes(token, &GET.repeat(3));
+    let first = room.take().unwrap();
+    room.post(Message::Drain);
+    room.bytes(token, GET);
+    assert!(first.link.is_followed(), "so the worker doesn't announce the end");
+    room.answer(first, End::Complete, RESPONSE);
+    room.take_up_all(token);
+    room.step();
+    let second = room.take().unwrap();
+    assert!(second.head.keep_alive && second.link.is_followed());
+    room.answer(second, End::Complete, RESPONSE);
+    room.take_up_all(token);
+    room.step();
+    let third = room.take().unwrap();
+    assert!(!third.head.keep_alive && !third.link.is_followed(), "the one behind it came too late");
+    room.answer(third, End::Complete, RESPONSE);
+    room.take_up_all(token);
+    assert_eq!(room.phase(token), "lingering", "a reset would cost the answer");
+    room.end_of_stream(token);
+    room.has_ended();
+    // An empty line behind a body is no request.
+    let mut room = Room::new();
+    let token = room.open();
+    room.bytes(token, &[GET, b"\r\n"].concat());
+    let exchange = room.take().unwrap();
+    assert!(!exchange.link.is_followed());
+    room.answer(exchange, End::Complete, RESPONSE);
+    room.post(Message::Drain);
+    room.take_up_all(token);
+    room.step();
+    assert_eq!(room.phase(token), "idle");
+    room.pass(Duration::from_millis(2 * limits::DRAIN_IDLE_MS));
+    assert_eq!(room.phase(token), "gone");
+    room.has_ended();
+}
+
+/// RFC 9112 §2.2: what old clients leave behind a body doesn't begin a request.
+#[test]
+fn an_empty_line_leaves_a_connection_idle() {
+    for pieces in [&[&b"\r\n"[..]][..], &[b"\r", b"\n"], &[b"\r\n\r", b"\n"]] {
+        let (mut room, token, _) = At::Kept.enter();
+        for piece in pieces {
+            assert!(room.bytes(token, piece));
+        }
+        assert_eq!(room.phase(token), "idle");
+        room.pass(2 * TIMEOUTS.header);
+        assert_eq!((room.phase(token), room.take_up_all(token).as_slice()), ("idle", &b""[..]));
+        let exchange = room.ask(token);
+        room.answer(exchange, End::Complete, RESPONSE);
+        room.take_up_all(token);
+        room.bytes(token, b"\r\n");
+        room.pass(TIMEOUTS.keep_alive + Duration::from_secs(1));
+        assert_eq!(room.phase(token), "gone");
+    }
+    // One that is never completed is the client's fault; too many are, too.
+    for (bytes, status) in
+        [(&b"\r"[..], "HTTP/1.1 408 "), (&b"\r\n".repeat(limits::LEADING_EMPTY_LINES_MAX + 1), "HTTP/1.1 400 ")]
+    {
+        let (mut room, token, _) = At::Kept.enter();
+        bytes.chunks(2).for_each(|piece| assert!(room.bytes(token, piece)));
+        room.pass(2 * TIMEOUTS.header);
+        assert!(room.take_up_all(token).starts_with(status.as_bytes()));
+    }
+}
+
 /// A client that was told that its connection stays may be sending its next request when a drain begins.
 #[test]
 fn a_drain_leaves_a_client_that_is_at_it_a_moment() {

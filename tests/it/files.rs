@@ -340,7 +340,7 @@ fn a_folder_that_comes_later() {
     let folder = Folder::new();
     let server = start(Driver::Epoll, &folder).start();
     let text = server.stderr.text();
-    assert!(text.contains("--static-map: ") && text.contains("nothing is served from there until it can be"), "{text}");
+    assert!(text.contains("--static-map: ") && text.contains("until then nothing is served from there"), "{text}");
     assert!(is_the_applications(&server.connect().get("/s/small.txt")));
     site(&folder);
     server.connect().get("/s/small.txt").expect("small\n");

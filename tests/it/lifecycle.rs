@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use crate::support::server::{Outcome, Start, signal};
-use crate::support::{Client, Driver, Folder, PATIENCE, Server, eventually};
+use crate::support::{Client, Driver, Folder, PATIENCE, Server, eventually, pause};
 
 const HELLO: &str = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
 
@@ -111,7 +111,7 @@ on_every_driver! {
         assert_eq!(server.wait(), Some(0));
     }
 
-    /// Requests that were already pipelined when the stop came.
+    /// Requests that were already pipelined when the stop came are answered, whatever they are for.
     fn stop_with_pipelined_requests(driver: Driver) {
         let mut server = driver.server().start();
         let folder = Folder::new();
@@ -119,19 +119,54 @@ on_every_driver! {
         let mut idle = server.connect();
         idle.get("/").expect("Hello, world!\n");
         let mut client = server.connect();
-        client.send(format!("GET /gate?{} HTTP/1.1\r\nHost: test\r\n\r\n{HELLO}{HELLO}", gate.path()));
+        let echo = "POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nabcde";
+        client.send(format!("GET /gate?{} HTTP/1.1\r\nHost: test\r\n\r\n{HELLO}{echo}{HELLO}", gate.path()));
         gate.wait_for_arrival();
         server.signal("TERM");
         idle.expect_closed();
         gate.open();
-        // How many of them are answered is the server's choice; the last one that is says so (RFC 9112 §9.6).
-        let mut last = client.response();
-        last.expect("through\n");
-        while !last.head.closes() {
-            last = client.response();
-            last.expect("Hello, world!\n");
+        for expected in ["through\n", "Hello, world!\n", "abcde"] {
+            let response = client.response();
+            response.expect(expected);
+            assert!(!response.head.closes(), "more is owed: {}", response.head.masked());
         }
+        let last = client.response();
+        last.expect("Hello, world!\n");
+        assert!(last.head.closes(), "{}", last.head.masked());
         client.expect_closed();
+        assert_eq!(server.wait(), Some(0));
+    }
+
+    /// What is sent after that costs no answer: the last one says that it is (RFC 9112 §9.6), and isn't reset away.
+    fn stop_and_a_client_that_goes_on_sending(driver: Driver) {
+        let mut server = driver.server().flags(&["--reactors", "1"]).start();
+        let folder = Folder::new();
+        let gate = folder.gate("gate");
+        let mut idle = server.connect();
+        idle.get("/").expect("Hello, world!\n");
+        let mut client = Client::connect_narrow(server.address(), 4096);
+        let page = "GET /page?bytes=400000 HTTP/1.1\r\nHost: test\r\n\r\n";
+        client.send(format!("GET /gate?{} HTTP/1.1\r\nHost: test\r\n\r\n{page}", gate.path()));
+        gate.wait_for_arrival();
+        server.signal("TERM");
+        idle.expect_closed();
+        let mut sender = client.clone_socket();
+        sender.send(HELLO);
+        gate.open();
+        std::thread::scope(|scope| {
+            // For as long as the connection lasts.
+            scope.spawn(move || {
+                while sender.try_send(HELLO) {
+                    pause(1);
+                }
+            });
+            client.response().expect("through\n");
+            let last = client.response();
+            assert!(last.head.closes(), "{}", last.head.masked());
+            assert_eq!(last.body.len(), 400_000);
+            client.expect_closed();
+            drop(client);
+        });
         assert_eq!(server.wait(), Some(0));
     }
 

@@ -13,6 +13,7 @@ mod cache;
 mod disconnects;
 mod figures;
 mod files;
+mod forks;
 mod framing;
 mod hello;
 mod interruption;

@@ -75,6 +75,35 @@ on_every_driver! {
         client.expect_closed();
     }
 
+    /// An empty line, left behind a body by old clients, begins no request (RFC 9112 §2.2): the connection stays idle.
+    fn an_empty_line_behind_a_body(driver: Driver) {
+        let server = driver.server().flags(&["--header-timeout", "1"]).start();
+        let post = "POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 3\r\n\r\nabc";
+        let mut clients: Vec<Client> = [&["\r\n"][..], &["", "\r\n"], &["", "\r", "\n", "\r\n"]]
+            .map(|pieces| {
+                let mut client = server.connect();
+                client.send(format!("{post}{}", pieces[0]));
+                client.response().expect("abc");
+                for piece in &pieces[1..] {
+                    client.send(piece);
+                    pause(5);
+                }
+                client
+            })
+            .into();
+        // On a new connection the header time-out is the idle time: it ends without a word.
+        let mut silent = server.connect();
+        silent.send("\r\n");
+        silent.expect_closed();
+        let mut witness = server.connect();
+        witness.send("GET");
+        expect_408(&mut witness);
+        for client in &mut clients {
+            client.get("/").expect("Hello, world!\n");
+        }
+        server.stop();
+    }
+
     /// `--keep-alive 0` keeps none, and says so.
     fn no_keep_alive(driver: Driver) {
         let server = driver.server().flags(&["--keep-alive", "0"]).start();

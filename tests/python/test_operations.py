@@ -12,7 +12,7 @@ import time
 
 import pytest
 import requests
-from serving import CLIENT_S, HOOPSNAKE, START_S, STOP_S, clean_environment, serving
+from serving import CLIENT_S, HOOPSNAKE, START_S, STOP_S, Lines, clean_environment, serving
 
 APPLICATION = """
 import ctypes
@@ -103,6 +103,42 @@ def test_a_daemon_answers_in_its_error_log(folder):
         eventually("stacks", lambda: "1: stacks of process" in log.read_text() and "MainThread" in log.read_text())
         os.kill(pid, signal.SIGUSR2)
         eventually("figures", lambda: "1: Request count: 0" in log.read_text())
+
+
+@pytest.mark.parametrize("arguments", [[], ["--no-supervisor"]])
+def test_an_import_that_waits_says_where(tmp_path, arguments):
+    """SIGUSR1 is answered before anybody serves, from within a system call too; SIGUSR2 does no harm."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    (tmp_path / "waits.py").write_text(
+        "print('importing', flush=True)\n"
+        f"open({str(gate)!r}).close()\n"
+        "def application(environ, start_response):\n"
+        "    start_response('200 OK', [])\n"
+        "    return []\n"
+    )
+    process = subprocess.Popen(
+        [HOOPSNAKE, "--http-socket", "127.0.0.1:0", *arguments, "waits"],
+        cwd=tmp_path,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        stdout, stderr = Lines(process.stdout, "standard output"), Lines(process.stderr, "the error log")
+        stdout.wait_for("importing")
+        process.send_signal(signal.SIGUSR2)
+        process.send_signal(signal.SIGUSR1)
+        stdout.wait_for(r'waits\.py", line \d in <module>')
+        gate.write_text("")
+        stderr.wait_for(r"\bready\b", timeout=START_S)
+        process.send_signal(signal.SIGUSR1)
+        stdout.wait_for("1: stacks of process")
+        process.terminate()
+        assert process.wait(STOP_S) == 0
+    finally:
+        process.kill()
+        process.wait()
 
 
 @contextlib.contextmanager

@@ -152,6 +152,10 @@ pub struct Connection {
     /// Bytes received and not used yet: part of a head, or pipelined requests. Empty when idle, except for the moment until the
     /// reactor looks at the next of the pipelined requests.
     pub pending: Vec<u8>,
+    /// Empty lines that came in front of a request of which nothing else is here.
+    pub empty_lines: usize,
+    /// Bytes received since a drain began: no answer is owed for what they ask.
+    pub late: usize,
     /// When the present phase is over; [`timeouts::deadline`].
     pub deadline: Instant,
     /// When the timer wheel looks at this connection next; `None` when it doesn't.
@@ -184,6 +188,8 @@ impl Connection {
             peer,
             phase: Phase::Idle,
             pending: Vec::new(),
+            empty_lines: 0,
+            late: 0,
             deadline: Instant::default(),
             timer: None,
             receiving: false,
@@ -205,6 +211,18 @@ impl Connection {
     /// Whether no further request can come: the peer has ended its side, and nothing it sent before is left.
     pub fn is_exhausted(&self) -> bool {
         self.ended && self.pending.is_empty()
+    }
+
+    /// Whether something of another request has been received, and that before a drain began.
+    pub fn is_owed_more(&self) -> bool {
+        let owed = self.pending.len().saturating_sub(self.late);
+        // An empty line behind a body is no request.
+        self.pending[..owed].iter().any(|byte| !b"\r\n".contains(byte))
+    }
+
+    /// Whether the request at hand is the last that this connection answers.
+    pub fn is_at_its_last(&self, draining: bool) -> bool {
+        self.is_exhausted() || (draining && !self.is_owed_more())
     }
 
     /// Whether everything that was asked is answered. One that was just accepted isn't: its first request may be on its way.

@@ -10,7 +10,7 @@ use crate::serve::http1::{BodyDecoder, Framing, Refusal, Step};
 pub enum Feed {
     /// All bytes are used or kept; more are needed.
     More,
-    /// Likewise, and they were the first of a head: its time begins.
+    /// Likewise, and they were the first of a head, whose time begins, or empty lines in front of one: then the idle time does.
     Begun,
     /// Likewise, and the client waits for `100 Continue`.
     Continue,
@@ -41,6 +41,11 @@ pub fn feed(
         | Phase::Parked { .. }
         | Phase::Responding { .. } => {
             connection.pending.extend_from_slice(input);
+            if let Phase::Waiting { link, .. } = &connection.phase {
+                if connection.is_owed_more() {
+                    link.set_followed();
+                }
+            }
             Feed::More
         }
     }
@@ -56,6 +61,11 @@ fn feed_head(
     let mut exchange = exchanges.take();
     // A whole head in one piece, the common case, is parsed where it was received; otherwise the pieces are gathered.
     let mut gathered = std::mem::take(&mut connection.pending);
+    if connection.empty_lines > 0 {
+        // However they are split, no more of them are skipped.
+        debug_assert!(gathered.is_empty(), "they were let go of because nothing else was there");
+        gathered = EMPTY_LINE.repeat(std::mem::take(&mut connection.empty_lines));
+    }
     let scanned = match connection.phase {
         Phase::Head { scanned } => scanned,
         _ => 0,
@@ -70,6 +80,13 @@ fn feed_head(
         Err(refusal) => {
             exchange.received = now;
             Feed::Refuse(refusal, exchange)
+        }
+        Ok(None) if is_empty_lines(bytes) => {
+            // RFC 9112 §2.2: what old clients leave behind a body is no request. Nothing is waited for but what an idle connection is.
+            connection.empty_lines = bytes.len() / EMPTY_LINE.len();
+            connection.phase = Phase::Idle;
+            exchanges.give(exchange);
+            Feed::Begun
         }
         Ok(None) => {
             let seen = bytes.len();
@@ -89,6 +106,13 @@ fn feed_head(
             begin(connection, exchange, rest, settings)
         }
     }
+}
+
+const EMPTY_LINE: &[u8] = b"\r\n";
+
+/// Whether there is nothing but whole empty lines.
+fn is_empty_lines(bytes: &[u8]) -> bool {
+    bytes.chunks(EMPTY_LINE.len()).all(|line| line == EMPTY_LINE)
 }
 
 /// The head is complete: begins the body with what came behind the head.

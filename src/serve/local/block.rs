@@ -187,6 +187,15 @@ mod tests {
     }
 
     #[test]
+    fn one_address_is_blocked_and_no_other_of_its_network() {
+        let mut blocks = Blocks::default();
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert!(blocks.block(address("2a00:1450::1"), 60, START));
+        assert!(matches!(blocks.judge(address("2a00:1450::1"), START).0, Verdict::Hold(_)));
+        assert_eq!(blocks.judge(address("2a00:1450::2"), START).0, Verdict::Pass);
+    }
+
+    #[test]
     fn a_second_time_replaces_the_first() {
         let mut blocks = Blocks::default();
         blocks.block(client(1), 60, START);

@@ -14,6 +14,7 @@ use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PyString, PyTuple};
 use super::environ::{Builder, ClientDisconnected};
 use super::ffi;
 use super::file_wrapper::FileWrapper;
+use super::forked::unless_child;
 use super::input::Input;
 use super::pool::{Outbox, Pool};
 use super::response::{Output, Response, TooShort};
@@ -157,7 +158,7 @@ impl Worker {
 
     fn call(&mut self, py: Python<'_>, environ: &Bound<'_, PyDict>, link: &Link) -> Held {
         let result = self.application.bind(py).call1((environ, self.callables.start_response.bind(py)));
-        let result = match result {
+        let result = match unless_child(py, result) {
             Ok(result) => result,
             Err(error) => return self.fail(py, environ, link, Failure::Raised(error)),
         };
@@ -227,7 +228,7 @@ impl Worker {
         }
         let mut first = true;
         for item in PyIterator::from_object(result)? {
-            let item = as_bytes(item?)?;
+            let item = as_bytes(unless_child(py, item)?)?;
             if item.as_bytes().is_empty() && !self.response(py, |response, _| response.is_replaced()) {
                 if link.is_cancelled() {
                     // Nobody is there any more, and an application that waits for something to send would never find out.
@@ -253,6 +254,7 @@ impl Worker {
                 return Ok(self.hold(self.response(py, |response, _| response.cut())));
             }
         }
+        unless_child(py, Ok(()))?;
         let (output, result) = self
             .response(
                 py,
@@ -309,7 +311,9 @@ impl Worker {
 
     fn close(&mut self, py: Python<'_>, environ: &Bound<'_, PyDict>, result: &Bound<'_, PyAny>) {
         let started = clock::now();
-        match result.getattr_opt(intern!(py, "close")).and_then(|close| close.map(|close| close.call0()).transpose()) {
+        let closed =
+            result.getattr_opt(intern!(py, "close")).and_then(|close| close.map(|close| close.call0()).transpose());
+        match unless_child(py, closed) {
             Ok(None) => {}
             Ok(Some(_)) => self.close_is_slow = clock::now().since(started) > CLOSE_SLOW,
             Err(error) => report(py, environ, "close() raised", &error),

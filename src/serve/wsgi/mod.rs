@@ -8,7 +8,7 @@
 //!
 //! Beside the way of a request: `seat` is a worker as others see it, `timeout` judges who has run for too long, `elastic` how many
 //! workers there should be, `interval` how soon one that computes lets others go on, and `overseer` does, on the main thread, what
-//! follows from that.
+//! follows from that; `forked` ends the children that an application forks and doesn't end itself.
 
 pub mod baton;
 mod call;
@@ -17,6 +17,7 @@ mod environ;
 #[expect(unsafe_code, reason = "what PyO3 has no safe way to")]
 mod ffi;
 mod file_wrapper;
+pub mod forked;
 mod input;
 mod interval;
 mod overseer;

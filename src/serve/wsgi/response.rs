@@ -176,10 +176,15 @@ impl Response {
         self.fields = fields;
     }
 
+    /// Whether the server drains, and the client has no other answer to expect.
+    fn is_last(&self) -> bool {
+        self.pool.is_draining() && !self.link.is_followed()
+    }
+
     /// Hands the fields over for the reactor to make a response of.
     fn replace(&mut self) -> Output {
         let Some(mut exchange) = self.exchange.take() else { return Output::Nothing };
-        self.keep_alive &= !self.fields.close && !self.pool.is_draining();
+        self.keep_alive &= !self.fields.close && !self.is_last();
         (self.complete, self.replaced) = (true, true);
         self.fill(&mut exchange);
         exchange.reply.end = End::Complete;
@@ -342,7 +347,7 @@ impl Response {
             let mut out = std::mem::take(&mut self.fields.bytes);
             out.clear();
             let date = date.at(clock::unix_seconds());
-            self.keep_alive &= !self.pool.is_draining();
+            self.keep_alive &= !self.is_last();
             let (keep_alive, version, head_only) = (self.keep_alive, self.version, self.head_only);
             encode::plain_response(&mut out, status, text, "", date, keep_alive, version, head_only);
             self.fields.status = status;
@@ -421,7 +426,7 @@ impl Response {
         };
         self.delimited = delimited;
         // A server that began to drain while the application ran says so in this very response.
-        self.keep_alive &= !self.fields.close && delimited != Delimited::Close && !self.pool.is_draining();
+        self.keep_alive &= !self.fields.close && delimited != Delimited::Close && !self.is_last();
         let out = &mut self.fields.bytes;
         if !self.fields.date {
             out.extend_from_slice(b"Date: ");

@@ -87,7 +87,7 @@ impl Settings {
         let sentence = |flag: &str, path: &Path| {
             let error = path.metadata().err()?;
             Some(format!(
-                "{flag}: {} can't be opened: {error}; nothing is served from there until it can be",
+                "{flag}: {} can't be opened: {error}; correct the path, or create it: until then nothing is served from there",
                 path.display()
             ))
         };
