@@ -63,7 +63,7 @@ build: $(VENV)/.built ## Build the extension and install it into .venv
 
 clean: ## Remove .venv, target, dist and caches
 	rm -rf $(VENV) target dist .pytest_cache .mypy_cache .ruff_cache python/hoopsnake/*.so
-	find python tests examples loadtest -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+	find $(PYTHON_FILES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- How .venv comes about ---------------------------------------------------------------------
 

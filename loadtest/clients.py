@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 REQUEST_TIMEOUT_SECONDS = 8
 GRACE_SECONDS = 25  # beyond the asked duration, for a client that waits for slow answers
+BINARY = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 UNITS_MS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0, "h": 3_600_000.0}
 
 
@@ -28,6 +29,7 @@ class Load:
     p99_ms: float
     socket_errors: int  # connect, read, write, time-out
     bad_statuses: int  # answers outside 200-399
+    bytes_read: int  # of answers that weren't whole when the time was over, too
 
 
 def duration_ms(text):
@@ -40,7 +42,7 @@ def duration_ms(text):
 
 def parse_wrk(text):
     """The summary of `wrk --latency`. Its percentiles are corrected for coordinated omission by wrk itself."""
-    total = re.search(r"^\s*(\d+) requests in ([\d.]+\w+),", text, re.M)
+    total = re.search(r"^\s*(\d+) requests in ([\d.]+\w+), ([\d.]+)([KMGT]?)B read", text, re.M)
     rate = re.search(r"^Requests/sec:\s*([\d.]+)", text, re.M)
     percentiles = dict(re.findall(r"^\s+(\d+(?:\.\d+)?)%\s+([\d.]+\w+)\s*$", text, re.M))
     if not total or not rate or "50" not in percentiles or "99" not in percentiles:
@@ -55,6 +57,7 @@ def parse_wrk(text):
         p99_ms=duration_ms(percentiles["99"]),
         socket_errors=sum(int(count) for count in errors.groups()) if errors else 0,
         bad_statuses=int(bad[1]) if bad else 0,
+        bytes_read=round(float(total[3]) * BINARY[total[4]]),
     )
 
 
@@ -65,6 +68,7 @@ def parse_oha(text):
         statuses = {int(status): count for status, count in document["statusCodeDistribution"].items()}
         percentiles = document["latencyPercentiles"]
         seconds = document["summary"]["total"]
+        bytes_read = document["summary"]["totalData"]
     except (ValueError, KeyError) as error:
         raise ClientFailed(f"oha's output isn't the JSON expected ({error}): {text.strip()[:300]!r}.") from error
     failures = {name: count for name, count in document.get("errorDistribution", {}).items() if "deadline" not in name}
@@ -77,6 +81,7 @@ def parse_oha(text):
         p99_ms=(percentiles.get("p99") or 0.0) * 1000,
         socket_errors=sum(failures.values()),
         bad_statuses=sum(count for status, count in statuses.items() if not 200 <= status < 400),
+        bytes_read=bytes_read,
     )
 
 
@@ -89,10 +94,12 @@ def wrk_command(wrk, url, connections, seconds, threads, script=None, arguments=
     return [*command, url, *(["--", *arguments] if arguments else [])]
 
 
-def oha_command(oha, url, connections, seconds, body_path=None):
-    """One oha run; a POST of the file where one is given."""
+def oha_command(oha, url, connections, seconds, body_path=None, rate=None):
+    """One oha run; a POST of the file where one is given; at most `rate` requests a second."""
     command = [oha, "-z", f"{seconds}s", "-c", str(connections), "-t", f"{REQUEST_TIMEOUT_SECONDS}s"]
     command += ["--no-tui", "--output-format", "json"]
+    if rate:
+        command += ["-q", str(rate)]
     if body_path:
         command += ["-m", "POST", "-D", str(body_path)]
     return [*command, url]

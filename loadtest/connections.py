@@ -4,7 +4,9 @@
     connections.py download PORT BYTES RATE   GET /?bytes=BYTES, read at most RATE bytes a second
     connections.py upload PORT BYTES          POST BYTES as fast as they are taken
     connections.py stalled PORT COUNT SIZE    COUNT times GET /s/SIZE.bin; read a hundredth of it and no more until EOF
-    connections.py cold PORT FOLDER SIZE COUNT    GET /s/SIZE-N.bin for N below COUNT, each out of the page cache before
+    connections.py reading PORT FOLDER SIZE COUNT cold|hot
+                                              GET /s/SIZE-N.bin for N below COUNT, again and again until EOF;
+                                              cold: each is put out of the page cache before
 
 Each writes lines of JSON on standard output. Standard library only; loopback only.
 """
@@ -12,6 +14,7 @@ Each writes lines of JSON on standard output. Standard library only; loopback on
 import http.client
 import json
 import os
+import select
 import socket
 import struct
 import sys
@@ -95,6 +98,7 @@ def download(port, count, rate):
         received += len(piece)
         ahead = received / rate - (time.monotonic() - started) if rate else 0
         if ahead > 0:
+            # The rate that was asked for.
             time.sleep(ahead)
     say(status=answer.status, bytes=received, seconds=time.monotonic() - started)
 
@@ -138,20 +142,22 @@ def stalled(port, count, size):
     say(opened=0)
 
 
-def cold(port, folder, size, count):
-    """Files that the disk must be asked for; how long each took."""
+def reading(port, folder, size, count, cold):
+    """Files one after the other, until the end of stdin; how long each took. Cold ones the disk must be asked for."""
     names = [f"{size}-{number}.bin" for number in range(int(count))]
-    size = int(size)
+    size, times = int(size), []
     for name in names:
-        file = os.open(os.path.join(folder, name), os.O_RDONLY)
         # Once before: whatever is behind the disk has seen it for each server then.
-        while os.read(file, PIECE_BYTES):
-            pass
-        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.close(file)
+        with open(os.path.join(folder, name), "rb", buffering=0) as file:
+            while file.read(PIECE_BYTES):
+                pass
     connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=TIMEOUT_SECONDS)
-    times = []
-    for name in names:
+    say(ready=True)
+    while not select.select([sys.stdin], [], [], 0)[0]:
+        name = names[len(times) % len(names)]
+        if cold == "cold":
+            with open(os.path.join(folder, name), "rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         began = time.monotonic()
         connection.request("GET", f"/s/{name}")
         answer = connection.getresponse()
@@ -168,8 +174,8 @@ def main():
     """Dispatch; a failure is a line of JSON too."""
     what, *numbers = sys.argv[1:]
     try:
-        if what == "cold":
-            cold(*numbers)
+        if what == "reading":
+            reading(*numbers)
         else:
             {"idle": idle, "download": download, "upload": upload, "stalled": stalled}[what](*map(int, numbers))
     except (OSError, http.client.HTTPException) as error:

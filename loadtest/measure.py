@@ -22,8 +22,8 @@ START_SECONDS = 20
 TRANSFER_SECONDS = 20
 TRANSFER_LIMIT_SECONDS = 90
 IDLE_LIMIT_SECONDS = 60
-GREEDY_AHEAD_SECONDS = 2  # until its requests fill the queue
-SAMPLE_SECONDS = 0.1
+GREEDY_AHEAD_SECONDS = 2  # until its requests fill the queue, which no server tells
+SAMPLE_SECONDS = 0.1  # between two looks at the memory; only a look shows it
 HELPER = Path(__file__).resolve().parent / "connections.py"
 LUA = Path(__file__).resolve().parent / "lua"
 

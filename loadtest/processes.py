@@ -197,4 +197,5 @@ def wait_until(condition, seconds, step=0.02):
         value = condition()
         if value or time.monotonic() > deadline:
             return value
+        # What is waited for (an answer, the end of a process that may be nobody's child here) gives no sign.
         time.sleep(step)

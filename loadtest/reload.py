@@ -8,42 +8,39 @@ three times as high.
 import argparse
 import json
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
+import measure
+import processes
 from clients import parse_wrk
 
 HERE = Path(__file__).resolve().parent
 RATIO_MAX = 3.0
 
 
-def free_port():
-    """A port that nobody listens on now."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
-
-
-def serve(port, processes):
-    """The server, ready."""
+def serve(port, count):
+    """The server with so many processes, ready."""
     packages = next((HERE / ".venv/lib").glob("python3*/site-packages"))
     command = [
         str(HERE.parent / ".venv/bin/hoopsnake"),
-        *("--http-socket", f"127.0.0.1:{port}", "--processes", str(processes), "--access-log", "off"),
+        *("--http-socket", f"127.0.0.1:{port}", "--processes", str(count), "--access-log", "off"),
         *("--pythonpath", str(HERE / "apps"), "--pythonpath", str(packages), "django_page:application"),
     ]
     server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    for _ in range(200):
+
+    def answered():
         try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).read()
-            return server
+            return measure.get(port, "/")[0] == 200
         except OSError:
-            time.sleep(0.1)
-    raise SystemExit("loadtest: the server didn't start.")
+            return False
+
+    if not processes.wait_until(answered, measure.START_SECONDS):
+        server.kill()
+        raise SystemExit("loadtest: the server didn't start.")
+    return server
 
 
 def load(port, connections, seconds, each=None, every=0.0):
@@ -55,6 +52,7 @@ def load(port, connections, seconds, each=None, every=0.0):
     )
     calls, until = 0, time.monotonic() + seconds - every
     while each and client.poll() is None and time.monotonic() < until:
+        # The pace that --every asks for.
         time.sleep(every)
         each()
         calls += 1
@@ -70,7 +68,7 @@ def main():
     options.add_argument("--processes", type=int, default=2)
     options.add_argument("--json", type=Path, help="write the figures here as well")
     given = options.parse_args()
-    port = free_port()
+    port = measure.free_port()
     server = serve(port, given.processes)
     try:
         load(port, given.connections, 2)

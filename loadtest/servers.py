@@ -4,7 +4,6 @@ Each runs one process with one Python interpreter, has its access log off, and i
 What can't be made equal is said in `note`, which the report prints.
 """
 
-import dataclasses
 import os
 import shutil
 import sys
@@ -415,8 +414,3 @@ def site_packages(venv):
     """The venv's site-packages (made by the Python that runs this)."""
     found = sorted(Path(venv).glob("lib/python3*/site-packages"))
     return found[0] if found else Path(venv) / f"lib/python3.{sys.version_info.minor}/site-packages"
-
-
-def launch_for(launch, **changes):
-    """A copy of a Launch with fields changed."""
-    return dataclasses.replace(launch, **changes)

@@ -4,12 +4,13 @@
     loadtest/sweep.py --build          makes the variants of variants.py first
     loadtest/sweep.py --part hot       files in the page cache, size by size, the servers in turn
     loadtest/sweep.py --part stalled   the same beside readers that have stopped in the middle of a 100 MB file
-    loadtest/sweep.py --part cold      each file asked for once, out of the page cache before
+    loadtest/sweep.py --part cold      files of which each is put out of the page cache before it is asked for
 
 One processor for the servers (only one of them has anything to do at a time), one for the client. Loopback only.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -17,6 +18,7 @@ import select
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import clients
@@ -30,17 +32,39 @@ from options import HERE
 
 STALLED_READERS = 200
 STALLED_BYTES = 100 * 1000 * 1000
-# Files of a size that are asked for cold: enough of them for a median, not more of the disk than has to be.
-COLD_BYTES = 100 * 1000 * 1000
-COLD_FILES_MAX = 100
+# Files of a size that a reader goes over: some, so that one isn't read again at once, and not more of the disk than
+# has to be.
+BYTES_READ = 100 * 1000 * 1000
+FILES_READ_MIN = 4
+FILES_READ_MAX = 100
+# For an answer of connections.py.
+HELPER_SECONDS = 60
 # Nobody is sent away while the sweep goes on.
 NGINX_PATIENCE = "send_timeout 3600s; keepalive_timeout 3600s;"
+# Of a client, at once.
+CONNECTIONS_MAX = 256
 SITE = HERE / "build" / "site" / "s"
 
 
 def say(text):
     """To standard error, so that the tables can be redirected."""
     print(text, file=sys.stderr, flush=True)
+
+
+def launch_with(options, module, threads, clients_most):
+    """What each server is started with: an application of apps/ and the files."""
+    return servers.Launch(
+        port=measure.free_port(),
+        module=module,
+        venv=HERE / ".venv",
+        hoopsnake=options.hoopsnake,
+        apps=HERE / "apps",
+        packages=servers.site_packages(HERE / ".venv"),
+        log=HERE / "build" / "logs",
+        threads=threads,
+        connections=clients_most,
+        files=SITE,
+    )
 
 
 class Running:
@@ -79,22 +103,31 @@ class Running:
         return total
 
 
-def hoopsnake(command, driver):
+def hoopsnake(command, driver, flags=()):
     """A build, with a driver."""
 
     def made(launch):
-        line = servers.hoopsnake(driver, static=True, extra=("--send-timeout", "3600"))(launch)
+        line = servers.hoopsnake(driver, static=True, extra=("--send-timeout", "3600", *flags))(launch)
         return [str(command), *line[1:]]
 
     return made
 
 
-def nginx(launch):
-    """As in the other scenarios, more patient."""
-    line = servers.nginx(launch)
-    configuration = Path(launch.log).absolute() / "nginx.conf"
-    configuration.write_text(configuration.read_text().replace("sendfile on;", "sendfile on; " + NGINX_PATIENCE))
-    return line
+def nginx(more=""):
+    """As in the other scenarios, more patient, and with more directives."""
+
+    def made(launch):
+        line = servers.nginx(launch)
+        configuration = Path(line[-1])
+        text = configuration.read_text().replace("sendfile on;", f"sendfile on; {NGINX_PATIENCE} {more}")
+        configuration.write_text(text)
+        return line
+
+    return made
+
+
+# The second reads what isn't in the page cache on threads of its own.
+NGINX = {"nginx": nginx(), "nginx-aio": nginx("aio threads;")}
 
 
 def connections(size):
@@ -102,61 +135,40 @@ def connections(size):
     return scenarios.static_scenario("", size).connections
 
 
-def files(sizes, cold):
-    """The files, written once."""
+def files(sizes, read=()):
+    """The files, written once; of the sizes that are read one after the other, several."""
     for size in {1024, STALLED_BYTES, *sizes}:
         measure.static_file(SITE, size)
-    if cold:
-        for size in sizes:
-            for number in range(cold_files(size)):
-                path = SITE / f"{size}-{number}.bin"
-                if not path.exists() or path.stat().st_size != size:
-                    path.write_bytes(random.Random(number).randbytes(size))
-        os.sync()
+    for size in read:
+        for number in range(files_read(size)):
+            path = SITE / f"{size}-{number}.bin"
+            if not path.exists() or path.stat().st_size != size:
+                path.write_bytes(random.Random(number).randbytes(size))
+    os.sync()
 
 
-def cold_files(size):
-    """How many are asked for."""
-    return max(1, min(COLD_FILES_MAX, COLD_BYTES // size))
+def files_read(size):
+    """How many of them there are."""
+    return max(FILES_READ_MIN, min(FILES_READ_MAX, BYTES_READ // size))
 
 
-class Sweep:
-    """What all parts share."""
+class Machine:
+    """The servers, each on the one processor, and the clients, on the other."""
 
-    def __init__(self, options):
-        self.options = options
+    def __init__(self, options, commands, module="hello", threads=None):
+        self.options, self.module, self.threads = options, module, threads
         self.tools = install.ensure_tools(say, False)
-        self.running = []
         cores = sorted(os.sched_getaffinity(0))
         self.server_core, self.client_core = cores[0], cores[-1]
+        self.running = [
+            Running(name, command, self.server_core, self.tools["taskset"]) for name, command in commands.items()
+        ]
         processes.nofile_to_hard_limit()
 
     def __enter__(self):
-        options = self.options
-        for name in options.servers:
-            if name == "nginx":
-                command = nginx
-            else:
-                build, _, driver = name.partition(":")
-                path = options.hoopsnake if build == "hoopsnake" else variants.path_of(build)
-                command = hoopsnake(path, driver or options.driver)
-            self.running.append(Running(name, command, self.server_core, self.tools["taskset"]))
         try:
             for server in self.running:
-                server.start(
-                    servers.Launch(
-                        port=measure.free_port(),
-                        module="hello",
-                        venv=HERE / ".venv",
-                        hoopsnake=options.hoopsnake,
-                        apps=HERE / "apps",
-                        packages=servers.site_packages(HERE / ".venv"),
-                        log=HERE / "build" / "logs",
-                        threads=None,
-                        connections=256,
-                        files=SITE,
-                    )
-                )
+                server.start(launch_with(self.options, self.module, self.threads, CONNECTIONS_MAX))
         except BaseException:
             self.__exit__()
             raise
@@ -171,87 +183,127 @@ class Sweep:
         """On its processor."""
         return processes.Child([self.tools["taskset"], "-c", str(self.client_core), *command], **streams)
 
-    def helper(self, *arguments):
-        """connections.py."""
-        command = [sys.executable, str(measure.HELPER), *map(str, arguments)]
-        return self.client(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    def in_turn(self, number):
+        """The servers, in another order in each round."""
+        shift = number % len(self.running)
+        return self.running[shift:] + self.running[:shift]
 
-    def load(self, server, size):
-        """One measurement."""
-        url = f"http://127.0.0.1:{server.port}/s/{size}.bin"
+    @contextlib.contextmanager
+    def helper(self, *arguments):
+        """connections.py, which leaves the processor to other clients; what it says, line by line, for whoever asks
+        (`True`: after it was told to end).
+        """
+        command = ["nice", "-n", "19", sys.executable, str(measure.HELPER), *map(str, arguments)]
+        with self.client(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+
+            def says(end=False):
+                if end:
+                    child.process.stdin.close()
+                ready, _, _ = select.select([child.process.stdout], [], [], HELPER_SECONDS)
+                line = child.process.stdout.readline() if ready else ""
+                told = json.loads(line or "{}")
+                if not told or "failure" in told:
+                    raise SystemExit(f"sweep: {arguments[0]}: {line!r}")
+                return told
+
+            yield says
+
+    @contextlib.contextmanager
+    def stalled_readers(self, server):
+        """Those who have stopped in the middle of a large file."""
+        with self.helper("stalled", server.port, STALLED_READERS, STALLED_BYTES) as says:
+            if says().get("opened") != STALLED_READERS:
+                raise SystemExit("sweep: the stalled readers were not served")
+            yield
+
+    @contextlib.contextmanager
+    def reader(self, server, size, cold):
+        """One who gets files of a size, one after the other; a call that ends it and returns the seconds of each."""
+        temperature = "cold" if cold else "hot"
+        with self.helper("reading", server.port, SITE, size, files_read(size), temperature) as says:
+            says()
+            yield lambda: says(True)["times"]
+
+    def ask(self, server, path, connections, rate=None):
+        """One measurement, of as many requests as there can be, or of so many a second."""
+        url = f"http://127.0.0.1:{server.port}{path}"
         seconds = self.options.seconds
-        command = clients.wrk_command(self.tools["wrk"], url, connections(size), seconds, 1)
+        if rate:
+            command, parse = (
+                clients.oha_command(self.tools["oha"], url, connections, seconds, rate=rate),
+                clients.parse_oha,
+            )
+        else:
+            command, parse = clients.wrk_command(self.tools["wrk"], url, connections, seconds, 1), clients.parse_wrk
         cpu = server.cpu_ns()
-        load = clients.parse_wrk(clients.run_client(self.client, command, seconds))
+        load = parse(clients.run_client(self.client, command, seconds))
         cpu = server.cpu_ns() - cpu
         if load.bad_statuses or load.socket_errors or not load.requests:
-            raise SystemExit(f"sweep: {server.name}, {size} bytes: {load}")
+            raise SystemExit(f"sweep: {server.name}, {path}: {load}")
         return {
             "rps": load.rps,
+            "p50_ms": load.p50_ms,
             "p99_ms": load.p99_ms,
             "cpu_us": cpu / load.requests / 1000,
+            "cpu_ms_per_gb": cpu / 1e6 / (load.bytes_read / 1e9),
+            "gb_per_s": load.bytes_read / 1e9 / load.seconds,
             "threads": server.child.threads(),
             "rss_mb": server.child.memory_kib()[0] / 1024,
         }
 
-    def hot(self, rows, beside):
-        """All sizes, the servers in turn."""
-        for number in range(self.options.rounds):
-            for size in self.options.sizes:
-                shift = number % len(self.running)
-                for server in self.running[shift:] + self.running[:shift]:
-                    found = self.load(server, size)
-                    rows.append({"part": beside, "size": size, "server": server.name, "round": number, **found})
-                    say(
-                        f"{beside} {size:>11,} {server.name:<18} "
-                        + "  ".join(f"{k} {v:,.1f}" for k, v in found.items())
-                    )
 
-    def stalled(self, rows):
-        """The same beside stalled readers, which each server has."""
-        holding = [self.helper("stalled", server.port, STALLED_READERS, STALLED_BYTES) for server in self.running]
-        try:
-            for helper in holding:
-                ready, _, _ = select.select([helper.process.stdout], [], [], 60)
-                line = helper.process.stdout.readline() if ready else ""
-                if not line or json.loads(line).get("opened") != STALLED_READERS:
-                    raise SystemExit(f"sweep: the stalled readers were not served ({line!r})")
-            self.hot(rows, "stalled")
-        finally:
-            for helper in holding:
-                helper.stop()
+def hot(machine, rows, part="hot"):
+    """All sizes, the servers in turn."""
+    for number in range(machine.options.rounds):
+        for size in machine.options.sizes:
+            for server in machine.in_turn(number):
+                found = machine.ask(server, f"/s/{size}.bin", connections(size))
+                note(rows, part, size, server, number, found)
 
-    def cold(self, rows):
-        """Each file once."""
-        for size in self.options.sizes:
-            for server in self.running:
-                cpu = server.cpu_ns()
-                with self.helper("cold", server.port, SITE, size, cold_files(size)) as helper:
-                    output, _ = helper.process.communicate(timeout=120)
-                told = json.loads(output.splitlines()[-1])
-                if "times" not in told:
-                    raise SystemExit(f"sweep: {server.name}, {size} bytes, cold: {told}")
+
+def stalled(machine, rows):
+    """The same beside stalled readers, which each server has."""
+    with contextlib.ExitStack() as readers:
+        for server in machine.running:
+            readers.enter_context(machine.stalled_readers(server))
+        hot(machine, rows, "stalled")
+
+
+def cold(machine, rows):
+    """One reader, the servers in turn."""
+    for number in range(machine.options.rounds):
+        for size in machine.options.sizes:
+            for server in machine.in_turn(number):
+                with machine.reader(server, size, cold=True) as ended:
+                    cpu = server.cpu_ns()
+                    time.sleep(machine.options.seconds)  # for as long as was asked for
+                    times = ended()
                 found = {
-                    "ms": statistics.median(told["times"]) * 1000,
-                    "cpu_us": (server.cpu_ns() - cpu) / cold_files(size) / 1000,
+                    "ms": statistics.median(times) * 1000,
+                    "rps": len(times) / sum(times),
+                    "cpu_us": (server.cpu_ns() - cpu) / len(times) / 1000,
                     "threads": server.child.threads(),
                 }
-                rows.append({"part": "cold", "size": size, "server": server.name, "round": 0, **found})
-                say(f"cold {size:>11,} {server.name:<18} " + "  ".join(f"{k} {v:,.1f}" for k, v in found.items()))
+                note(rows, "cold", size, server, number, found)
+
+
+def note(rows, part, size, server, number, found):
+    """A row, shown at once."""
+    rows.append({"part": part, "size": size, "server": server.name, "round": number, **found})
+    say(f"{part} {size:>11,} {server.name:<18} " + "  ".join(f"{k} {v:,.1f}" for k, v in found.items()))
 
 
 def table(rows, part, names):
-    """Medians as Markdown: a line for each size, two columns for each server."""
-    first = "ms" if part == "cold" else "rps"
-    heads = [f"{name} {'ms' if part == 'cold' else 'req/s'} | CPU-µs" for name in names]
+    """Medians as Markdown: a line for each size, three or four columns for each server."""
+    keys = {"rps": "req/s", "cpu_us": "CPU-µs", **({"ms": "ms"} if part == "cold" else {"p99_ms": "p99 ms"})}
     if part != "cold":
-        heads = [f"{head} | p99 ms" for head in heads]
-    lines = ["| bytes | " + " | ".join(heads) + " |", "|--:" * (1 + len(names) * (2 if part == "cold" else 3)) + "|"]
+        keys["cpu_ms_per_gb"] = "CPU-ms/GB"
+    heads = [f"{name} " + " | ".join(keys.values()) for name in names]
+    lines = ["| bytes | " + " | ".join(heads) + " |", "|--:" * (1 + len(names) * len(keys)) + "|"]
     for size in sorted({row["size"] for row in rows if row["part"] == part}):
         cells = [f"{size:,}"]
         for name in names:
             mine = [row for row in rows if (row["part"], row["size"], row["server"]) == (part, size, name)]
-            keys = [first, "cpu_us"] + ([] if part == "cold" else ["p99_ms"])
             cells += [figure(statistics.median(row[key] for row in mine)) if mine else "–" for key in keys]
         lines.append("| " + " | ".join(cells) + " |")
     threads = {
@@ -268,11 +320,21 @@ def figure(value):
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
+PARTS = {"hot": hot, "stalled": stalled, "cold": cold}
+
+
+def command_of(name, options):
+    """nginx, or a build with a driver."""
+    build, _, driver = name.partition(":")
+    path = options.hoopsnake if build == "hoopsnake" else variants.path_of(build)
+    return NGINX.get(name) or hoopsnake(path, driver or options.driver)
+
+
 def main():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", action="store_true", help="build the variants first")
-    parser.add_argument("--part", action="append", choices=["hot", "stalled", "cold"], help="default: all three")
+    parser.add_argument("--part", action="append", choices=PARTS, help="default: all three")
     parser.add_argument(
         "--servers", default="hoopsnake,copied,in-place,sendfile,nginx", help="NAME or NAME:DRIVER, comma-separated"
     )
@@ -285,21 +347,18 @@ def main():
     parser.add_argument("--hoopsnake", type=Path, default=HERE.parent / ".venv" / "bin" / "hoopsnake")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "sweep.json")
     options = parser.parse_args()
-    options.servers = options.servers.split(",")
+    commands = {name: command_of(name, options) for name in options.servers.split(",")}
     options.sizes = [scenarios.STATIC[name] for name in options.sizes.split(",")]
-    parts = options.part or ["hot", "stalled", "cold"]
+    parts = options.part or list(PARTS)
     if options.build:
         for name in variants.VARIANTS:
             variants.build(name, say)
-    files(options.sizes, "cold" in parts)
+    files(options.sizes, options.sizes if "cold" in parts else ())
     rows = []
     for part in parts:
-        with Sweep(options) as sweep:
-            if part == "hot":
-                sweep.hot(rows, "hot")
-            else:
-                getattr(sweep, part)(rows)
-        print(f"\n{part}\n\n" + table(rows, part, options.servers))
+        with Machine(options, commands) as machine:
+            PARTS[part](machine, rows)
+        print(f"\n{part}\n\n" + table(rows, part, list(commands)))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps({"format": 1, "rows": rows}, indent=1) + "\n")
 

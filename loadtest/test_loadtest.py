@@ -3,6 +3,7 @@
 Run with `pytest loadtest/test_loadtest.py`. Starts nothing but one `sleep`.
 """
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -43,7 +44,7 @@ WRK_RATE = "Requests/sec:  50376.24\nTransfer/sec:      6.05MB\n"
 
 def test_wrk_clean():
     load = clients.parse_wrk(WRK + WRK_RATE)
-    assert load == clients.Load(252890, 5.01, 50376.24, pytest.approx(0.059), 3.56, 0, 0)
+    assert load == clients.Load(252890, 5.01, 50376.24, pytest.approx(0.059), 3.56, 0, 0, 31876710)
 
 
 def test_wrk_errors():
@@ -66,7 +67,8 @@ def test_duration(text, expected):
     assert clients.duration_ms(text) == pytest.approx(expected)
 
 
-OHA = """{"summary": {"total": 2.0, "requestsPerSec": 3910.1}, "latencyPercentiles": {"p50": 0.0017, "p99": 0.0068},
+OHA = """{"summary": {"total": 2.0, "totalData": 900, "requestsPerSec": 3910.1},
+ "latencyPercentiles": {"p50": 0.0017, "p99": 0.0068},
  "statusCodeDistribution": {"200": 7800, "302": 20, "500": 4},
  "errorDistribution": {"aborted due to deadline": 8, "connection refused": 3}}"""
 
@@ -74,12 +76,14 @@ OHA = """{"summary": {"total": 2.0, "requestsPerSec": 3910.1}, "latencyPercentil
 def test_oha():
     load = clients.parse_oha(OHA)
     assert (load.requests, load.rps, load.socket_errors, load.bad_statuses) == (7824, 3912.0, 3, 4)
+    assert load.bytes_read == 900
     assert (load.p50_ms, load.p99_ms) == (pytest.approx(1.7), pytest.approx(6.8))
 
 
 def test_oha_without_an_answer():
-    text = '{"summary": {"total": 1.0}, "latencyPercentiles": {"p50": null, "p99": null}, "statusCodeDistribution": {}}'
-    assert clients.parse_oha(text) == clients.Load(0, 1.0, 0.0, 0.0, 0.0, 0, 0)
+    text = """{"summary": {"total": 1.0, "totalData": 0}, "latencyPercentiles": {"p50": null, "p99": null},
+     "statusCodeDistribution": {}}"""
+    assert clients.parse_oha(text) == clients.Load(0, 1.0, 0.0, 0.0, 0.0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("text", ["", "error: no such option", "{}", '{"summary": {}}'])
@@ -387,11 +391,12 @@ def test_variants_change_bounds_that_exist():
 
 def test_table_of_a_sweep():
     rows = [
-        {"part": "hot", "size": 1024, "server": name, "round": at, "rps": rps, "cpu_us": 7.5, "p99_ms": 1, "threads": 3}
+        {"part": "hot", "size": 1024, "server": name, "rps": rps, "cpu_us": 7.5, "p99_ms": 1, "threads": 3}
+        | {"round": at, "cpu_ms_per_gb": 250}
         for name, at, rps in (("a", 0, 10), ("a", 1, 30), ("a", 2, 20), ("b", 0, 1234))
     ]
     lines = sweep.table(rows, "hot", ["a", "b"]).splitlines()
-    assert lines[2] == "| 1,024 | 20 | 7.5 | 1 | 1,234 | 7.5 | 1 |"
+    assert lines[2] == "| 1,024 | 20 | 7.5 | 1 | 250 | 1,234 | 7.5 | 1 | 250 |"
     assert lines[-1] == "Threads: a 3, b 3."
 
 
@@ -422,7 +427,7 @@ def test_commands(tmp_path):
         "hello:application",
     ]
     for server in servers.SERVERS:
-        with_threads = servers.launch_for(launch, threads=1000, connections=1000)
+        with_threads = dataclasses.replace(launch, threads=1000, connections=1000)
         assert all(isinstance(part, str) for part in server.command(with_threads))
     environment = servers.environment(
         servers.BY_NAME["bjoern"], launch, {"PATH": "/bin", "PYTHONHOME": "/x", "HOOPSNAKE_WORKERS": "1"}

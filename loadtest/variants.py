@@ -31,8 +31,8 @@ VARIANTS = {
         "STATIC_MEMORY_BYTES_MAX": 8 * EVERY_FILE,
     },
     "sendfile": {"STATIC_MEMORY_FILE_BYTES_MAX": 0},
-    # Larger steps of a large file.
-    "step-2m": {"SENDFILE_STEP_BYTES": 2 * 1024 * 1024},
+    # Smaller steps of a large file.
+    "step-512k": {"SENDFILE_STEP_BYTES": 512 * 1024},
 }
 
 LAUNCHER = """#!{python}

@@ -19,6 +19,7 @@ mod supervising;
 mod worker;
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -118,6 +119,11 @@ fn main(py: Python<'_>, argv: Vec<OsString>) -> PyResult<i32> {
     if end.forked { Err(PySystemExit::new_err(end.code)) } else { Ok(end.code) }
 }
 
+/// The sentence for what the system or Python refused while the process was getting ready.
+fn cant_start(error: impl Display) -> String {
+    format!("can't start: {error}")
+}
+
 /// What is said when the process has run out of descriptors, wherever that was noticed: with what to do about it.
 fn with_remedy(sentence: String) -> String {
     if !sentence.ends_with("(os error 24)") {
@@ -182,11 +188,11 @@ fn serve(
             "--user {user}: this user can't use Python ({error}); install Python and the virtual environment where that user may \
              read them"
         ),
-        None => format!("can't start: {error}"),
+        None => cant_start(error),
     })?;
     // As the user who will need it. The ring it tries is closed again: a supervisor has none when it forks.
     let (kind, driver_line) = probe::choose(config.reactor)?;
-    let background_mark = Arc::new(background::Mark::new().map_err(|error| format!("can't start: {error}"))?);
+    let background_mark = Arc::new(background::Mark::new().map_err(cant_start)?);
     let reporter = house.reporter();
     let plan = Plan { config, error_log, kind, driver_line, reactors, cores, reporter, background_mark };
     if config.check {
@@ -198,7 +204,7 @@ fn serve(
     }
     let mut hooks = house.hooks(config, format!("{} serve", numbers(config)))?;
     // Before anything is forked: what all processes of the cache have in common.
-    caching::prepare(config).map_err(|error| format!("can't start: {error}"))?;
+    caching::prepare(config).map_err(cant_start)?;
     hooks.push(Box::new(cache::Generations));
     if config.supervisor { supervising::run(py, &plan, bound, hooks) } else { worker::alone(py, &plan, bound, hooks) }
 }

@@ -15,13 +15,15 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam::channel::{self, Receiver, Sender, TrySendError};
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::FileType;
+use rustix::io::retry_on_intr;
 
 use super::message;
 use crate::config::LogTarget;
 use crate::limits::{
     ACCESS_LOG_BATCH_BYTES, ACCESS_LOG_BATCHES_MAX, BUFFER_KEPT_BYTES_MAX, ERROR_LOG_MESSAGES_MAX, LOG_CHECK_MS,
-    LOG_FLUSH_MS, LOG_RETRY_MS,
+    LOG_FLUSH_MS,
 };
 use crate::reactor::clock::{self, Instant};
 
@@ -475,7 +477,8 @@ fn write_all(target: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
             Ok(written) => bytes = &bytes[written..],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                thread::sleep(Duration::from_millis(LOG_RETRY_MS));
+                let mut room = [PollFd::from_borrowed_fd(target, PollFlags::OUT)];
+                retry_on_intr(|| rustix::event::poll(&mut room, None))?;
             }
             Err(error) => return Err(error),
         }

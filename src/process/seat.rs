@@ -142,6 +142,7 @@ impl Seat {
             tracing::error!("the supervisor is gone: stopping");
             orphaned();
             ringer.ring();
+            // The process ends by itself before that, and this thread with it; only one that doesn't is ended.
             thread::sleep(graceful.saturating_add(Duration::from_millis(limits::LEAVE_MS)));
             processes::exit_now(EXIT_ORPHANED);
         })?;

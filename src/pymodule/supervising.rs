@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use super::application::{self, Loaded};
 use super::background::Background;
 use super::crashes::Crashes;
-use super::{EXIT_FAILURE, End, Plan, announce, parking, signals, worker};
+use super::{EXIT_FAILURE, End, Plan, announce, cant_start, parking, signals, worker};
 use crate::process::bell::Bell;
 use crate::process::board::Board;
 use crate::process::hooks::Hook;
@@ -25,16 +25,14 @@ pub(super) fn run(
     bound: Vec<Bound>,
     hooks: Vec<Box<dyn Hook>>,
 ) -> Result<End, String> {
-    let fault = |error: std::io::Error| format!("can't start: {error}");
-    let python = |error: PyErr| format!("can't start: {error}");
     // For what is preloaded, and for the watchdog's SIGABRT. Its descriptor stays open until a process has its own.
-    let _crashes = Crashes::tell(py, plan.config).map_err(python)?;
+    let _crashes = Crashes::tell(py, plan.config).map_err(cant_start)?;
     let preloaded = if plan.config.preload { Some(preload(py, plan)?) } else { None };
-    parking::share().map_err(fault)?;
-    let board = Arc::new(Board::new().map_err(fault)?);
-    let bell = Bell::new().map_err(fault)?;
-    signals::supervise(py, &bell).map_err(python)?;
-    let mut host = Interpreter { py, bell, plan, python: application::python(py).map_err(python)? };
+    parking::share().map_err(cant_start)?;
+    let board = Arc::new(Board::new().map_err(cant_start)?);
+    let bell = Bell::new().map_err(cant_start)?;
+    signals::supervise(py, &bell).map_err(cant_start)?;
+    let mut host = Interpreter { py, bell, plan, python: application::python(py).map_err(cant_start)? };
     match supervisor::run(&mut host, settings(plan), bound, board, hooks) {
         Outcome::Exit(code) => Ok(End::new(code)),
         Outcome::Worker(seat, bound) => {

@@ -17,7 +17,7 @@ use super::application::{self, Files, Loaded};
 use super::background::Background;
 use super::crashes::Crashes;
 use super::signals::{self, Asked, Course};
-use super::{EXIT_FAILURE, End, LAST_WORDS, Plan, announce, daemon, inspection, parking, with_remedy};
+use super::{EXIT_FAILURE, End, LAST_WORDS, Plan, announce, cant_start, daemon, inspection, parking, with_remedy};
 use crate::config::{Address, Config, LogTarget};
 use crate::observe::error_log::ErrorLog;
 use crate::observe::writer::{Log, LogWriter};
@@ -43,7 +43,8 @@ use crate::serve::{Blocking, Shared, caching};
 const WORKERS_END: Duration = Duration::from_secs(1);
 /// How often the main thread looks around when nobody rings.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
-/// How often a process that can't get the GIL looks whether its connections have ended.
+/// How often a process that can't get the GIL looks whether its reactors have ended. The bell that they ring is the main thread's, which
+/// waits for the GIL; and the heart must go on beating meanwhile.
 const DRAIN_LOOKS: Duration = Duration::from_millis(100);
 /// The heartbeat beats no more often than this, however often it is rung.
 const BEAT: Duration = Duration::from_millis(500);
@@ -56,7 +57,7 @@ pub(super) fn alone(
     hooks: Vec<Box<dyn Hook>>,
 ) -> Result<End, String> {
     plan.error_log.start_writer()?;
-    let crashes = Crashes::tell(py, plan.config).map_err(|error| format!("can't start: {error}"))?;
+    let crashes = Crashes::tell(py, plan.config).map_err(cant_start)?;
     watch_import(py, &crashes, plan.config)?;
     if plan.config.process <= 1 {
         Background::open(plan);
@@ -122,7 +123,7 @@ fn serve(
     preloaded: Option<Loaded>,
 ) -> Result<End, Reason> {
     plan.error_log.start_writer()?;
-    let crashes = Crashes::tell(py, plan.config).map_err(|error| format!("can't start: {error}"))?;
+    let crashes = Crashes::tell(py, plan.config).map_err(cant_start)?;
     watch_import(py, &crashes, plan.config)?;
     let files = plan.reporter.as_ref().map(|reporter| Files::new(py, reporter.as_raw_fd())).transpose();
     let files = files.map_err(|error| format!("--reload: {error}"))?;
@@ -149,13 +150,12 @@ fn serve(
     let running = prepared.start(py, plan.kind, &bell)?;
     // Each reactor has its own; these would keep a port open that nobody accepts on any more.
     drop(bound);
-    let fault = |error: std::io::Error| format!("can't start: {error}");
     let (drain, this) = (running.reactors.drainer(), Arc::clone(&asked));
     let orphaned = move || {
         drain();
         this.stop(Course::Graceful);
     };
-    seat.listen(bell.ringer().map_err(fault)?, plan.config.graceful_timeout, orphaned).map_err(fault)?;
+    seat.listen(bell.ringer().map_err(cant_start)?, plan.config.graceful_timeout, orphaned).map_err(cant_start)?;
     daemon::let_go(py, plan.config)?;
     seat.ready();
     let mut watch = Watch {
@@ -190,7 +190,7 @@ fn answers(plan: &Plan<'_>) -> Option<ErrorLog> {
 }
 
 fn new_bell() -> Result<Bell, String> {
-    Bell::new().map_err(|error| format!("can't start: {error}"))
+    Bell::new().map_err(cant_start)
 }
 
 /// Before the application is imported.
@@ -283,16 +283,15 @@ fn prepare(
     leaving: Leaving,
 ) -> Result<Prepared, String> {
     let config = plan.config;
-    let fault = |error: std::io::Error| format!("can't start: {error}");
     let access_log = LogWriter::start(Log::Access, &config.access_log)?;
-    let mailboxes = reactors::mailboxes(plan.reactors).map_err(fault)?;
-    let notifier = parking::open(&mailboxes).map_err(fault)?;
+    let mailboxes = reactors::mailboxes(plan.reactors).map_err(cant_start)?;
+    let notifier = parking::open(&mailboxes).map_err(cant_start)?;
     let pool = Pool::new(pool_settings(config, plan.kind, bound, &notifier), mailboxes.clone());
-    let hooks = leaving.hooks(&pool, &mailboxes, bell).map_err(fault)?;
+    let hooks = leaving.hooks(&pool, &mailboxes, bell).map_err(cant_start)?;
     let workers = |error| format!("can't start workers: {error}");
     let mut overseer = Overseer::new(py, &pool, application, hooks).map_err(workers)?;
     overseer.start(py).map_err(workers)?;
-    let files = files::Settings::new(config).map_err(fault)?.map(Arc::new);
+    let files = files::Settings::new(config).map_err(cant_start)?.map(Arc::new);
     for sentence in files.iter().flat_map(|files| files.missing()) {
         tracing::warn!("{sentence}");
     }
@@ -301,7 +300,7 @@ fn prepare(
         files,
         pool: Arc::clone(&pool),
         notifier,
-        disk: Disk::start().map_err(fault)?,
+        disk: Disk::start().map_err(cant_start)?,
         process: number as u32,
         siblings: config.supervisor && config.processes > 1,
         trusted_proxies: config.trusted_proxies.clone(),
@@ -311,7 +310,7 @@ fn prepare(
     let mut plans = Vec::with_capacity(plan.reactors);
     for (index, mailbox) in mailboxes.into_iter().enumerate() {
         plans.push(reactors::Plan {
-            listeners: listeners_of(bound, index).map_err(fault)?,
+            listeners: listeners_of(bound, index).map_err(cant_start)?,
             core: core_of(plan, number, index),
             mailbox,
             log: access_log.as_ref().map(LogWriter::handle),
@@ -335,8 +334,7 @@ impl Prepared {
     /// Starts the reactors: from then on connections are accepted.
     fn start(self, py: Python<'_>, kind: Kind, bell: &Bell) -> Result<Running, String> {
         let Self { pool, overseer, access_log, shared, plans } = self;
-        let fault = |error: std::io::Error| format!("can't start: {error}");
-        let ringers = plans.iter().map(|_| bell.ringer()).collect::<Result<Vec<_>, _>>().map_err(fault)?;
+        let ringers = plans.iter().map(|_| bell.ringer()).collect::<Result<Vec<_>, _>>().map_err(cant_start)?;
         let reactors = py.detach(|| Reactors::start(kind, plans, &shared, ringers))?;
         Ok(Running { pool, shared: Arc::downgrade(&shared), reactors, overseer, access_log })
     }

@@ -5,10 +5,13 @@ use std::io::{self, IoSliceMut};
 
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
-/// Whether the first and the last byte of the stretch are in the page cache. A file system that can't say counts as no: the disk
-/// thread reads ahead then.
+use crate::limits::SENDFILE_COLD_STEP_BYTES;
+
+/// Whether the stretch is in the page cache: its first and its last byte, and some between. A file system that can't say counts as
+/// no: the disk thread reads ahead then.
 pub fn is_resident(file: &File, offset: u64, length: u64) -> bool {
-    length == 0 || (probe(file, offset) && probe(file, offset + length - 1))
+    let mut places = (offset..offset.saturating_add(length)).step_by(SENDFILE_COLD_STEP_BYTES);
+    length == 0 || (places.all(|place| probe(file, place)) && probe(file, offset.saturating_add(length) - 1))
 }
 
 fn probe(file: &File, offset: u64) -> bool {

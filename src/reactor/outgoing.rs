@@ -69,6 +69,8 @@ pub struct Outgoing {
     at: usize,
     /// Bytes not sent yet. Counted, because a driver asks for it at each step, and a response can be in very many pieces.
     remaining: u64,
+    /// Bytes of a file that a step sends at most, if not [`limits::SENDFILE_STEP_BYTES`].
+    file_step: Option<usize>,
 }
 
 impl Outgoing {
@@ -156,6 +158,16 @@ impl Outgoing {
             before += segment.len();
         }
         None
+    }
+
+    /// Bytes of a file that the next step sends at most.
+    pub fn file_step(&self) -> usize {
+        self.file_step.unwrap_or(limits::SENDFILE_STEP_BYTES)
+    }
+
+    /// Bounds the next steps: no more is known to be in the page cache.
+    pub fn set_file_step(&mut self, bytes: usize) {
+        self.file_step = Some(bytes);
     }
 
     /// The bytes of the first segment that are not sent yet, if memory is next.

@@ -30,7 +30,7 @@ use super::buffers::{self, Buffers};
 use super::socket::{self, Message, Step};
 use super::{Buffer, Driver, Event, Outgoing, Token, Waker};
 use crate::limits::{
-    BULK_BUFFER_BYTES, BULK_STEPS_PER_TURN_MAX, FILE_STEPS_PER_TURN_MAX, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS,
+    BULK_BUFFER_BYTES, BULK_STEPS_PER_TURN_MAX, FILE_BYTES_PER_TURN_MAX, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS,
     RING_ENTRIES,
 };
 
@@ -225,7 +225,8 @@ pub struct Ring {
     starved: VecDeque<Token>,
     /// Sends whose front is a file, or memory that leads to one, waiting for their step.
     files: VecDeque<Token>,
-    file_steps_left: usize,
+    /// What this turn may still send of files; see [`FILE_BYTES_PER_TURN_MAX`].
+    file_bytes_left: usize,
     /// Events that aren't completions.
     ready: VecDeque<Event>,
     /// Entries the submission queue had no room for, in order.
@@ -301,7 +302,7 @@ impl Ring {
             listeners: Vec::new(),
             starved: VecDeque::new(),
             files: VecDeque::new(),
-            file_steps_left: 0,
+            file_bytes_left: 0,
             ready: VecDeque::new(),
             backlog: VecDeque::new(),
             messages: Vec::new(),
@@ -517,7 +518,11 @@ impl Ring {
             }
             Operation::Accept => self.accepted(token, result, flags),
             Operation::Writable if result < 0 => self.sent(token, result),
-            Operation::Writable => self.file_step(token),
+            // There is room: it takes its turn with the other files.
+            Operation::Writable => {
+                self.files.push_back(token);
+                None
+            }
             Operation::Readable => self.bulk_readable(token, result),
             Operation::Ignored => None,
         }
@@ -835,7 +840,7 @@ impl Driver for Ring {
     }
 
     fn turn(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        self.file_steps_left = FILE_STEPS_PER_TURN_MAX;
+        self.file_bytes_left = FILE_BYTES_PER_TURN_MAX;
         self.bulk_steps_left = BULK_STEPS_PER_TURN_MAX;
         self.flush_backlog();
         let pending = !self.ring.completion().is_empty();
@@ -871,10 +876,12 @@ impl Driver for Ring {
                 return Some(event);
             }
         }
-        while self.file_steps_left > 0 {
+        while self.file_bytes_left > 0 {
             let token = self.files.pop_front()?;
-            self.file_steps_left -= 1;
             if let Some(event) = self.file_step(token) {
+                if let Event::Sent { result: Ok(sent), .. } = event {
+                    self.file_bytes_left = self.file_bytes_left.saturating_sub(sent);
+                }
                 return Some(event);
             }
         }
@@ -909,10 +916,7 @@ impl Ring {
     fn wind_up(&mut self) -> bool {
         let give_up = Instant::now() + DROP_WAIT;
         self.listeners.iter_mut().for_each(|listener| listener.cancelled = true);
-        // A file waiting for its step, and a receive waiting for a buffer, aren't the kernel's.
-        for token in std::mem::take(&mut self.files) {
-            self.send_ended(token, Err(socket::cancelled()));
-        }
+        // A receive waiting for a buffer isn't the kernel's.
         for token in std::mem::take(&mut self.starved) {
             if self.slot_of(token).is_some_and(|slot| slot.receiving == Receiving::Starved) {
                 self.receive_ended(token, false);
@@ -920,7 +924,7 @@ impl Ring {
         }
         self.push(opcode::AsyncCancel2::new(CancelBuilder::any().all()).build());
         while self.in_flight > 0 {
-            self.file_steps_left = 0;
+            self.file_bytes_left = 0;
             self.bulk_steps_left = 0;
             // One that was switching while it was cancelled has come here.
             for token in std::mem::take(&mut self.bulk) {
@@ -932,6 +936,10 @@ impl Ring {
                 if let Event::Received { result: Ok(buffer), .. } = event {
                     self.release(buffer);
                 }
+            }
+            // Nor is a file waiting for its step; of some that was told just now.
+            for token in std::mem::take(&mut self.files) {
+                self.send_ended(token, Err(socket::cancelled()));
             }
             self.flush_backlog();
             let left = give_up.saturating_duration_since(Instant::now());

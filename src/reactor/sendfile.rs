@@ -5,16 +5,15 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
 use super::FileRange;
-use crate::limits::SENDFILE_STEP_BYTES;
 
-/// Sends at most [`SENDFILE_STEP_BYTES`] of `range` to a non-blocking `socket`, and says how many bytes were taken (at least 1).
+/// Sends at most `most` bytes of `range` to a non-blocking `socket`, and says how many were taken (at least 1).
 ///
 /// # Errors
 /// `WouldBlock` when the socket takes nothing now; `UnexpectedEof` when the file ends before the range does; what
 /// sendfile(2) reports.
 #[expect(unsafe_code, reason = "the system floor: sendfile(2) has no safe wrapper in libc")]
-pub fn step(socket: RawFd, range: &FileRange) -> io::Result<usize> {
-    let length = usize::try_from(range.length).unwrap_or(usize::MAX).min(SENDFILE_STEP_BYTES);
+pub fn step(socket: RawFd, range: &FileRange, most: usize) -> io::Result<usize> {
+    let length = usize::try_from(range.length).unwrap_or(usize::MAX).min(most);
     let mut offset = libc::off_t::try_from(range.offset).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: `offset` is a valid, writable off_t for the duration of the call, and the range keeps its file open.
     let sent = unsafe { libc::sendfile(socket, range.file.as_raw_fd(), &mut offset, length) };

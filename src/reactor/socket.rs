@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use super::{Outgoing, sendfile};
-use crate::limits::{SEND_SEGMENTS_MAX, SENDFILE_STEP_BYTES};
+use crate::limits::SEND_SEGMENTS_MAX;
 
 /// Bytes given to one send: the kernel takes no more (`MAX_RW_COUNT`), and a ring's length is 32 bits.
 const SEND_BYTES_MAX: usize = 0x7fff_f000;
@@ -89,7 +89,7 @@ pub fn memory_step(outgoing: &Outgoing, message: &mut Option<Box<Message>>) -> S
 
 /// Bytes that [`send`] tries to send at once, when a file is next or follows the memory in front.
 pub fn offered(outgoing: &Outgoing) -> u64 {
-    outgoing.leading_file().map_or(0, |(before, range)| before + range.length.min(SENDFILE_STEP_BYTES as u64))
+    outgoing.leading_file().map_or(0, |(before, range)| before + range.length.min(outgoing.file_step() as u64))
 }
 
 /// Sends one step of `outgoing` without waiting: memory, a stretch of a file, or memory and the beginning of the file behind it. Says
@@ -100,7 +100,7 @@ pub fn offered(outgoing: &Outgoing) -> u64 {
 #[expect(unsafe_code, reason = "the system floor: send(2) and sendmsg(2) with flags")]
 pub fn send(socket: RawFd, outgoing: &Outgoing, message: &mut Option<Box<Message>>) -> io::Result<usize> {
     if let Some(range) = outgoing.front_file() {
-        return sendfile::step(socket, range);
+        return sendfile::step(socket, range, outgoing.file_step());
     }
     let sent = match memory_step(outgoing, message) {
         // SAFETY: the front lies in `outgoing`, which is borrowed for the duration of the call.
@@ -119,7 +119,7 @@ pub fn send(socket: RawFd, outgoing: &Outgoing, message: &mut Option<Box<Message
             let sent = sent as usize;
             // What keeps the file from being sent shows again in its own step.
             let file = outgoing.leading_file().filter(|(before, _)| *before == sent as u64);
-            Ok(sent + file.and_then(|(_, range)| sendfile::step(socket, range).ok()).unwrap_or(0))
+            Ok(sent + file.and_then(|(_, range)| sendfile::step(socket, range, outgoing.file_step()).ok()).unwrap_or(0))
         }
         _ => Err(io::Error::last_os_error()),
     }

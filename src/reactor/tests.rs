@@ -3,7 +3,7 @@
 use super::Waker;
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,6 +15,7 @@ use super::ring::{Flags, Receive, Ring, Settings};
 use super::scripted::Scripted;
 use super::tokio_uring::TokioUring;
 use super::{Driver, Event, FileRange, Outgoing, Segment, SharedBytes, Token, socket};
+use crate::limits::SENDFILE_STEP_BYTES;
 
 /// A turn that brings nothing for so long has lost something.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -260,6 +261,14 @@ fn a_head_goes_with_the_beginning_of_its_file<D: Driver>(driver: &mut D) {
     let mut received = Vec::new();
     peer.read_to_end(&mut received).unwrap();
     assert!(received == [b"head", contents.as_slice(), b"lost"].concat());
+}
+
+fn a_step_of_a_file_is_as_long_as_it_may_be<D: Driver>(driver: &mut D) {
+    let (ours, _peer) = pair();
+    let range = FileRange { file: a_file(&pattern(50_000)), offset: 0, length: 50_000 };
+    let mut bounded = outgoing(vec![Segment::Bytes(b"head".to_vec()), Segment::File(range)]);
+    bounded.set_file_step(1_000);
+    assert_eq!(send_all(driver, ours.as_raw_fd(), token(1), bounded).unwrap(), 50);
 }
 
 fn a_file_that_ends_early_is_unexpected<D: Driver>(driver: &mut D) {
@@ -587,6 +596,47 @@ fn nobody_starves<D: Driver>(driver: &mut D) {
     talking.join().unwrap();
 }
 
+/// Readers of files who all make room at once: a turn sends a part of what there is room for, so that others come next.
+fn downloads_take_turns<D: Driver>(driver: &mut D) {
+    const DOWNLOADS: u32 = 40;
+    let file = a_file(&pattern(8 << 20));
+    let pairs: Vec<_> = (0..DOWNLOADS).map(|_| tcp_pair()).collect();
+    let download = || outgoing(vec![Segment::File(FileRange { file: Arc::clone(&file), offset: 0, length: 8 << 20 })]);
+    for (slot, (ours, peer)) in pairs.iter().enumerate() {
+        socket2::SockRef::from(ours).set_send_buffer_size(1 << 20).unwrap();
+        peer.set_nonblocking(true).unwrap();
+        driver.send(ours.as_raw_fd(), token(slot as u32), download());
+    }
+    // What one turn sends, and goes on with.
+    let turn = |driver: &mut D, time: Duration| {
+        driver.turn(Some(time)).unwrap();
+        let mut bytes = 0;
+        while let Some(seen) = poll(driver) {
+            let Seen::Sent(of, mut outgoing, Ok(sent)) = seen else { panic!("{seen:?}") };
+            bytes += sent;
+            outgoing.advance(sent as u64);
+            let next = if outgoing.is_empty() { download() } else { outgoing };
+            driver.send(pairs[of.slot as usize].0.as_raw_fd(), of, next);
+        }
+        bytes
+    };
+    let (mut silent, mut buffer) = (0, vec![0; 1 << 20]);
+    while silent < 5 {
+        silent = if turn(driver, Duration::from_millis(1)) == 0 { silent + 1 } else { 0 };
+    }
+    pairs.iter().for_each(|(_, peer)| while (&*peer).read(&mut buffer).is_ok_and(|read| read > 0) {});
+    let (mut most, mut all) = (0, 0);
+    while all < DOWNLOADS as usize * (1 << 19) {
+        let bytes = turn(driver, PATIENCE);
+        (most, all) = (most.max(bytes), all + bytes);
+    }
+    assert!(most <= (8 << 20) + SENDFILE_STEP_BYTES, "{most} bytes in one turn");
+    pairs.iter().for_each(|(ours, _)| ours.shutdown(Shutdown::Both).unwrap());
+    while driver.in_flight() > 0 {
+        next(driver);
+    }
+}
+
 fn no_wake_is_lost<D: Driver>(driver: &mut D) {
     const WAKES: usize = 10_000;
     let (asked, answered) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -843,6 +893,7 @@ macro_rules! suite {
             segments_are_gathered_in_order,
             a_file_range_between_memory,
             a_head_goes_with_the_beginning_of_its_file,
+            a_step_of_a_file_is_as_long_as_it_may_be,
             a_file_that_ends_early_is_unexpected,
             the_end_of_the_stream_comes_after_its_bytes,
             an_end_right_behind_the_bytes_is_seen,
@@ -853,6 +904,7 @@ macro_rules! suite {
             pausing_leaves_a_send_alone,
             cancelling_an_accept_loses_no_connection,
             nobody_starves,
+            downloads_take_turns,
             no_wake_is_lost,
             an_old_generation_is_told_apart,
             a_turn_ends_with_its_time,

@@ -25,7 +25,7 @@ use tokio_uring::{InFlightOneshot, OneshotOutputTransform, Runtime, UnsubmittedO
 
 use super::socket::{self, Message, Step};
 use super::{Buffer, Driver, Event, Outgoing, Token, Waker};
-use crate::limits::{FILE_STEPS_PER_TURN_MAX, RING_ENTRIES, SHARED_BUFFER_BYTES};
+use crate::limits::{FILE_BYTES_PER_TURN_MAX, RING_ENTRIES, SHARED_BUFFER_BYTES};
 
 /// How long dropping the driver waits for the operations it has cancelled.
 const DROP_WAIT: Duration = Duration::from_secs(1);
@@ -172,7 +172,8 @@ pub struct TokioUring {
     slots: Vec<Slot>,
     listeners: Vec<Listener>,
     files: VecDeque<Payload>,
-    file_steps_left: usize,
+    /// What this turn may still send of files; see [`FILE_BYTES_PER_TURN_MAX`].
+    file_bytes_left: usize,
     buffer: Box<[u8]>,
     #[expect(clippy::vec_box, reason = "the kernel points at them while they are in flight")]
     messages: Vec<Box<Message>>,
@@ -223,7 +224,7 @@ impl TokioUring {
             slots: Vec::new(),
             listeners: Vec::new(),
             files: VecDeque::new(),
-            file_steps_left: 0,
+            file_bytes_left: 0,
             buffer: vec![0; SHARED_BUFFER_BYTES].into_boxed_slice(),
             messages: Vec::new(),
             in_flight: 0,
@@ -299,8 +300,11 @@ impl TokioUring {
             Operation::Readable => self.readable(&payload, result),
             Operation::Send => self.sent(payload, result),
             Operation::Writable if result < 0 && self.closing => self.sent(payload, result),
-            // Room, or met by a cancellation that wasn't meant for it: the next step tells.
-            Operation::Writable => self.step(payload),
+            // Room, or met by a cancellation that wasn't meant for it: the next step, in its turn, tells.
+            Operation::Writable => {
+                self.files.push_back(payload);
+                None
+            }
             Operation::Wake => {
                 self.waker.drain();
                 self.watch_waker();
@@ -473,7 +477,7 @@ impl Driver for TokioUring {
     }
 
     fn turn(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        self.file_steps_left = FILE_STEPS_PER_TURN_MAX;
+        self.file_bytes_left = FILE_BYTES_PER_TURN_MAX;
         let busy = !self.files.is_empty() || !self.operations.get_mut().finished.is_empty();
         self.run(if busy { Some(Duration::ZERO) } else { timeout });
         Ok(())
@@ -485,10 +489,12 @@ impl Driver for TokioUring {
                 return Some(event);
             }
         }
-        while self.file_steps_left > 0 {
+        while self.file_bytes_left > 0 {
             let payload = self.files.pop_front()?;
-            self.file_steps_left -= 1;
             if let Some(event) = self.step(payload) {
+                if let Event::Sent { result: Ok(sent), .. } = event {
+                    self.file_bytes_left = self.file_bytes_left.saturating_sub(sent);
+                }
                 return Some(event);
             }
         }

@@ -141,6 +141,7 @@ fn hear(notifier: &Weak<Notifier>, bus: &Bus, mut reader: Reader, name: u32) {
             Read::Unfinished if unfinished < UNFINISHED_STEPS => {
                 unfinished += 1;
                 drop(notifier);
+                // Not until the bell rings: other records ring it too, and its writer has this time whatever they do.
                 thread::sleep(UNFINISHED_STEP);
             }
             Read::Unfinished | Read::Lost => {

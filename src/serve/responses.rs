@@ -1,5 +1,6 @@
 //! The way out: from a worker's reply to bytes in the kernel's hands, and a line in the log.
 
+use std::fs::File;
 use std::io;
 use std::net::Shutdown;
 use std::sync::Arc;
@@ -118,11 +119,7 @@ impl<D: Driver> Reactor<D> {
             outgoing.clear();
             self.recycle(outgoing);
             self.all_sent(token);
-        } else if let Some((file, offset, length)) = outgoing.leading_file().and_then(|(_, range)| {
-            let length = range.length.min(limits::SENDFILE_STEP_BYTES as u64);
-            let resident = file::is_resident(&range.file, range.offset, length);
-            (!resident).then(|| (range.file.clone(), range.offset, length))
-        }) {
+        } else if let Some((file, offset, length)) = cold_stretch(&mut outgoing) {
             connection.disk_jobs += 1;
             connection.warming = true;
             self.shared.disk.warm(&self.mailbox, token, file, offset, length);
@@ -375,6 +372,20 @@ impl<D: Driver> Reactor<D> {
     }
 }
 
+/// What has to be read from a disk before the next step of a response that goes on with a file, if anything. Bounds the step to what was
+/// looked at.
+fn cold_stretch(outgoing: &mut Outgoing) -> Option<(Arc<File>, u64, u64)> {
+    let (_, range) = outgoing.leading_file()?;
+    let within = |most: usize| range.length.min(most as u64);
+    if file::is_resident(&range.file, range.offset, within(limits::SENDFILE_STEP_BYTES)) {
+        outgoing.set_file_step(limits::SENDFILE_STEP_BYTES);
+        return None;
+    }
+    let (file, offset, length) = (Arc::clone(&range.file), range.offset, within(limits::SENDFILE_COLD_STEP_BYTES));
+    outgoing.set_file_step(limits::SENDFILE_COLD_STEP_BYTES);
+    (!file::is_resident(&file, offset, length)).then_some((file, offset, length))
+}
+
 /// Who a request is from: worked out once for each.
 pub(super) fn client_of(peer: Peer, head: &Head, trusted: &[Network]) -> Client {
     let peer = match peer {
@@ -390,4 +401,41 @@ pub(super) fn client_of(peer: Peer, head: &Head, trusted: &[Network]) -> Client 
         joined.extend_from_slice(head.get(line.value));
     }
     client(peer, Some(&joined), trusted)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use rustix::fs::{Advice, fadvise};
+
+    use super::*;
+    use crate::reactor::{FileRange, Segment};
+
+    #[test]
+    fn a_step_goes_no_further_than_what_is_in_memory() {
+        const STEP: u64 = limits::SENDFILE_STEP_BYTES as u64;
+        const COLD: u64 = limits::SENDFILE_COLD_STEP_BYTES as u64;
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&vec![b'x'; 2 * STEP as usize]).unwrap();
+        let file = Arc::new(file);
+        let next = |offset: u64| {
+            let mut outgoing = Outgoing::new();
+            outgoing.push(Segment::File(FileRange { file: Arc::clone(&file), offset, length: 2 * STEP - offset }));
+            let cold = cold_stretch(&mut outgoing).map(|(_, offset, length)| (offset, length));
+            (cold, outgoing.file_step() as u64)
+        };
+        assert_eq!(next(0), (None, STEP), "it was written just now");
+        file.sync_all().unwrap();
+        fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+        // The kernel reads no further than it is told to.
+        fadvise(&file, 0, None, Advice::Random).unwrap();
+        if file::is_resident(&file, STEP, STEP) {
+            // A file system in memory.
+            return;
+        }
+        assert_eq!(next(0), (Some((0, COLD)), COLD));
+        std::os::unix::fs::FileExt::read_exact_at(&*file, &mut vec![0; 2 * COLD as usize], 0).unwrap();
+        assert_eq!(next(0), (None, COLD), "a part of it is there");
+    }
 }

@@ -1,6 +1,7 @@
 """A running `hoopsnake` for the tests: started on port 0, ready when it says so, stopped by SIGTERM and then judged.
 
-Nothing here waits for a fixed time: a thread reads what the process writes, and whoever waits is woken by a line.
+Nothing here waits for a fixed time: a thread reads what the process writes, and whoever waits is woken by a line. What
+gives no sign when it changes (a file, a process that ends) is looked at until it has (`eventually`).
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sysconfig
 import threading
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
@@ -149,6 +151,18 @@ def serving(driver, application, *arguments, **keywords):
         yield server
     finally:
         server.stop()
+
+
+def eventually(what, look):
+    """What `look` finds, looked for until it is there; fails, saying `what` was waited for, when patience ends."""
+    until = time.monotonic() + CLIENT_S
+    while time.monotonic() < until:
+        found = look()
+        if found:
+            return found
+        # Nobody tells of it: between two looks others run.
+        time.sleep(0.02)
+    raise AssertionError(f"waited in vain: {what}")
 
 
 def clean_environment():

@@ -1,7 +1,6 @@
 """The Django example as a real site, driven by requests, httpx and curl."""
 
 import concurrent.futures
-import json
 import re
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ import httpx
 import pytest
 import requests
 from serving import APPLICATIONS, CLIENT_S, EXAMPLES, MIB, clean_environment, curl, random_bytes, serving, sha256
+from uploads import CLIENTS, uploaded
 
 SITE = EXAMPLES / "django_site"
 SETTINGS = {"DJANGO_SETTINGS_MODULE": "site_project.settings", "PYTHONPATH": str(APPLICATIONS)}
@@ -101,17 +101,10 @@ def test_form_with_csrf_token(site, browser):
     assert requests.post(site.url + "/notes", data=fields, timeout=CLIENT_S).status_code == 403
 
 
-@pytest.mark.parametrize("client", ["requests", "httpx", "curl"])
+@pytest.mark.parametrize("client", CLIENTS)
 def test_upload(site, client, tmp_path):
     data = random_bytes(UPLOAD_BYTES)
-    if client == "requests":
-        answer = requests.post(site.url + "/upload", files={"file": ("a.bin", data)}, timeout=CLIENT_S).json()
-    elif client == "httpx":
-        answer = httpx.post(site.url + "/upload", files={"file": ("a.bin", data)}, timeout=CLIENT_S).json()
-    else:
-        path = tmp_path / "a.bin"
-        path.write_bytes(data)
-        answer = json.loads(curl("--form", f"file=@{path}", site.url + "/upload"))
+    answer = uploaded(client, site.url + "/upload", data, tmp_path)
     assert answer == {"name": "a.bin", "size": UPLOAD_BYTES, "sha256": sha256(data)}
 
 

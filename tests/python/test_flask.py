@@ -1,13 +1,13 @@
 """The Flask example as a real site, driven by requests, httpx and curl."""
 
 import concurrent.futures
-import json
 import re
 
 import httpx
 import pytest
 import requests
 from serving import APPLICATIONS, CLIENT_S, EXAMPLES, MIB, curl, random_bytes, serving, sha256
+from uploads import CLIENTS, uploaded
 
 UPLOAD_BYTES = 20 * MIB
 FILE_BYTES = 3 * MIB + 17
@@ -53,17 +53,10 @@ def test_form_redirect_and_session(site):
     assert requests.get(site.url + "/user", timeout=CLIENT_S).json() == {"user": None}
 
 
-@pytest.mark.parametrize("client", ["requests", "httpx", "curl"])
+@pytest.mark.parametrize("client", CLIENTS)
 def test_upload(site, client, tmp_path):
     data = random_bytes(UPLOAD_BYTES)
-    if client == "requests":
-        answer = requests.post(site.url + "/upload", files={"file": ("a.bin", data)}, timeout=CLIENT_S).json()
-    elif client == "httpx":
-        answer = httpx.post(site.url + "/upload", files={"file": ("a.bin", data)}, timeout=CLIENT_S).json()
-    else:
-        path = tmp_path / "a.bin"
-        path.write_bytes(data)
-        answer = json.loads(curl("--form", f"file=@{path}", site.url + "/upload"))
+    answer = uploaded(client, site.url + "/upload", data, tmp_path)
     assert answer == {"name": "a.bin", "size": UPLOAD_BYTES, "sha256": sha256(data)}
 
 

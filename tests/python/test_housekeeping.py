@@ -17,7 +17,7 @@ import time
 
 import pytest
 import requests
-from serving import BUGS, CLIENT_S, EXAMPLES, HOOPSNAKE, START_S, STOP_S, clean_environment, serving
+from serving import BUGS, CLIENT_S, EXAMPLES, HOOPSNAKE, START_S, STOP_S, clean_environment, eventually, serving
 
 APPLICATION = """
 import json
@@ -99,16 +99,6 @@ def refused(folder, *arguments, says):
         assert done.returncode == 1, done.stderr
         assert says in done.stderr.strip().splitlines()[-1], done.stderr
         assert "Traceback" not in done.stderr
-
-
-def eventually(what, look):
-    until = time.monotonic() + CLIENT_S
-    while time.monotonic() < until:
-        found = look()
-        if found:
-            return found
-        time.sleep(0.02)
-    raise AssertionError(f"waited in vain: {what}")
 
 
 def status_of(pid, field):

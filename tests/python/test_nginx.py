@@ -16,37 +16,24 @@ LARGE_BYTES = 20 * MIB
 CLIENT = "203.0.113.9"
 
 CONFIGURATION = """
-daemon off;
-master_process off;
-pid {folder}/pid;
-error_log stderr warn;
-events {{ worker_connections 256; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    upstream site {{
-        server {upstream};
-        keepalive {kept};
-        keepalive_timeout 50s;
-    }}
-    server {{
-        listen 127.0.0.1:{port};
-        client_max_body_size 1g;
-        location / {{
-            proxy_pass http://site;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_set_header Host $http_host;
-            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-            proxy_set_header X-Forwarded-Proto https;
-            proxy_request_buffering off;
-            proxy_buffering off;
-            proxy_read_timeout 130s;
-        }}
+upstream site {{
+    server {upstream};
+    keepalive {kept};
+    keepalive_timeout 50s;
+}}
+server {{
+    listen 127.0.0.1:{port};
+    client_max_body_size 1g;
+    location / {{
+        proxy_pass http://site;
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
+        proxy_set_header Host $http_host;
+        proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+        proxy_set_header X-Forwarded-Proto https;
+        proxy_request_buffering off;
+        proxy_buffering off;
+        proxy_read_timeout 130s;
     }}
 }}
 """

@@ -8,11 +8,10 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import requests
-from serving import CLIENT_S, HOOPSNAKE, START_S, STOP_S, Lines, clean_environment, serving
+from serving import CLIENT_S, HOOPSNAKE, START_S, STOP_S, Lines, clean_environment, eventually, serving
 
 APPLICATION = """
 import ctypes
@@ -44,16 +43,6 @@ def folder(tmp_path):
     # A daemon that a failed test has left.
     with contextlib.suppress(OSError, ValueError):
         os.kill(int((tmp_path / "site.pid").read_text()), signal.SIGKILL)
-
-
-def eventually(what, look):
-    until = time.monotonic() + CLIENT_S
-    while time.monotonic() < until:
-        found = look()
-        if found:
-            return found
-        time.sleep(0.02)
-    raise AssertionError(f"waited in vain: {what}")
 
 
 @contextlib.contextmanager

@@ -78,6 +78,7 @@ def test_it_shrinks_again_and_serves_on():
         until = time.monotonic() + 3 * CLIENT_S
         while statistics(server) > 2:
             assert time.monotonic() < until, "nobody leaves"
+            # Each look has the server write its figures, and they leave one by one.
             time.sleep(1)
         since = server.access_log.mark()
         server.process.send_signal(signal.SIGUSR2)

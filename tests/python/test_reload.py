@@ -177,6 +177,7 @@ def test_modules_imported_later(folder, driver):
             replace(late, "TEXT = 'later'\n")
             if changed.search(server.error_log.text()):
                 break
+            # Nothing tells that the list was read: it is edited until it was.
             time.sleep(0.25)
         served(server, "/late", "later")
 

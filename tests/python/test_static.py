@@ -21,27 +21,14 @@ CACHING = "public, max-age=60"
 APART = ("date", "server", "connection", "keep-alive")
 
 CONFIGURATION = """
-daemon off;
-master_process off;
-pid {folder}/pid;
-error_log stderr crit;
-events {{ worker_connections 64; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    types {{ application/octet-stream bin; application/json json; }}
-    if_modified_since before;
-    gzip_static on;
-    gzip_vary on;
-    sendfile on;
-    server {{
-        listen 127.0.0.1:{port};
-        location / {{ root {site}; add_header Cache-Control "{caching}"; }}
-    }}
+types {{ application/octet-stream bin; application/json json; }}
+if_modified_since before;
+gzip_static on;
+gzip_vary on;
+sendfile on;
+server {{
+    listen 127.0.0.1:{port};
+    location / {{ root {site}; add_header Cache-Control "{caching}"; }}
 }}
 """
 
@@ -59,7 +46,7 @@ def both(driver, tmp_path_factory):
         os.utime(site / "s" / name, (MODIFIED, MODIFIED))
     arguments = ("--static-map", f"/s={site}/s", "--static-header", f"Cache-Control: {CACHING}")
     with serving(driver, "proxied", *arguments, cwd=APPLICATIONS) as server:
-        with nginx(folder, CONFIGURATION, site=site, caching=CACHING) as port:
+        with nginx(folder, CONFIGURATION, told="crit", site=site, caching=CACHING) as port:
             yield port, server.port
 
 

@@ -23,6 +23,19 @@ fn room() -> Room {
     Room::with(None, Some(cache()), Vec::new())
 }
 
+/// One whose cache has had the page `old`, with `fields`, for so many seconds.
+fn room_with(fields: &str, seconds: u64) -> Room {
+    let mut room = room();
+    room.made(ASK, 200, fields, "old");
+    room.pass(Duration::from_secs(seconds));
+    room
+}
+
+/// [`ASK`] with one more field line.
+fn ask_with(line: &str) -> String {
+    ASK.replace("\r\n\r\n", &format!("\r\n{line}\r\n\r\n"))
+}
+
 impl Room {
     fn cache(&self) -> &Cache {
         self.reactor.shared.cache.as_deref().unwrap()
@@ -33,6 +46,17 @@ impl Room {
         let token = self.open();
         self.request(token, request);
         token
+    }
+
+    /// As many clients that have sent the same.
+    fn clients(&mut self, count: usize) -> Vec<Token> {
+        (0..count).map(|_| self.client(ASK)).collect()
+    }
+
+    /// A client that has sent `request`, and what the application has of it.
+    fn asked(&mut self, request: &str) -> (Token, Box<Exchange>) {
+        let token = self.client(request);
+        (token, self.take().expect("the application is asked"))
     }
 
     fn request(&mut self, token: Token, request: &str) {
@@ -48,6 +72,22 @@ impl Room {
         exchange.reply.keep_alive = exchange.head.keep_alive;
         exchange.reply.outgoing.push(Segment::Bytes(format!("{head}{body}").into_bytes()));
         self.post(Message::Reply(exchange));
+    }
+
+    /// The application answers with a first part; what the others go through.
+    fn begin(&mut self, mut exchange: Box<Exchange>, status: u16, fields: &str) -> Arc<Link> {
+        let link = Arc::clone(&exchange.link);
+        let head = format!("HTTP/1.1 {status} X\r\n{fields}Transfer-Encoding: chunked\r\n\r\n");
+        (exchange.reply.status, exchange.reply.head_bytes, exchange.reply.end) = (status, head.len(), End::Streaming);
+        exchange.reply.keep_alive = true;
+        exchange.reply.outgoing.push(Segment::Bytes(format!("{head}3\r\none\r\n").into_bytes()));
+        self.post(Message::Reply(exchange));
+        link
+    }
+
+    /// All of them have been sent a page that ends so.
+    fn all_sent(&mut self, clients: Vec<Token>, end: &str) {
+        clients.into_iter().for_each(|token| assert!(self.sent(token).ends_with(end)));
     }
 
     /// The application answers the only request it has.
@@ -187,7 +227,7 @@ fn what_belongs_to_one_client_is_not_stored() {
 #[test]
 fn many_wait_for_one() {
     let mut room = room();
-    let clients: Vec<Token> = (0..200).map(|_| room.client(ASK)).collect();
+    let clients = room.clients(200);
     assert_eq!(room.cache().flights.waiting(), 199);
     room.run(200, PAGE, "page");
     for (number, token) in clients.into_iter().enumerate() {
@@ -202,7 +242,7 @@ fn many_wait_for_one() {
 #[test]
 fn when_the_first_fails_the_others_ask() {
     let mut room = room();
-    let clients: Vec<Token> = (0..5).map(|_| room.client(ASK)).collect();
+    let clients = room.clients(5);
     let first = room.take().unwrap();
     room.reply(first, 500, "", "broken");
     for _ in 1..5 {
@@ -217,19 +257,19 @@ fn when_the_first_fails_the_others_ask() {
 #[test]
 fn when_the_first_is_not_for_all_nobody_waits_the_next_time() {
     let mut room = room();
-    let clients: Vec<Token> = (0..5).map(|_| room.client(ASK)).collect();
+    let clients = room.clients(5);
     for _ in 0..5 {
         let exchange = room.take().expect("each asks for itself");
         room.reply(exchange, 200, "Cache-Control: private\r\n", "page");
     }
-    clients.into_iter().for_each(|token| assert!(room.sent(token).ends_with("page")));
-    let again: Vec<Token> = (0..5).map(|_| room.client(ASK)).collect();
+    room.all_sent(clients, "page");
+    let again = room.clients(5);
     assert_eq!(room.cache().flights.waiting(), 0, "it is known by now");
     for _ in 0..5 {
         let exchange = room.take().unwrap();
         room.reply(exchange, 200, PAGE, "page");
     }
-    again.into_iter().for_each(|token| assert!(room.sent(token).ends_with("page")));
+    room.all_sent(again, "page");
     assert_eq!(cached(&room.answered(ASK)), "HIT", "and forgotten once it is stored");
     room.ends();
 }
@@ -238,7 +278,7 @@ fn when_the_first_is_not_for_all_nobody_waits_the_next_time() {
 fn when_the_first_client_leaves_the_next_takes_its_place() {
     let mut room = room();
     let leaving = room.client(ASK);
-    let staying: Vec<Token> = (0..3).map(|_| room.client(ASK)).collect();
+    let staying = room.clients(3);
     let mut given_up = room.take().unwrap();
     given_up.link.start(room.now);
     room.reset(leaving);
@@ -246,7 +286,7 @@ fn when_the_first_client_leaves_the_next_takes_its_place() {
     given_up.reply.end = End::Abort;
     room.post(Message::Reply(given_up));
     room.run(200, PAGE, "page");
-    staying.into_iter().for_each(|token| assert!(room.sent(token).ends_with("page")));
+    room.all_sent(staying, "page");
     room.ends();
 }
 
@@ -254,10 +294,10 @@ fn when_the_first_client_leaves_the_next_takes_its_place() {
 fn a_request_that_leaves_the_queue_makes_way() {
     let mut room = room();
     let leaving = room.client(ASK);
-    let staying: Vec<Token> = (0..3).map(|_| room.client(ASK)).collect();
+    let staying = room.clients(3);
     room.reset(leaving);
     room.run(200, PAGE, "page");
-    staying.into_iter().for_each(|token| assert!(room.sent(token).ends_with("page")));
+    room.all_sent(staying, "page");
     room.ends();
 }
 
@@ -287,26 +327,23 @@ fn those_who_wait_have_their_own_time() {
 #[test]
 fn stale_pages_are_validated() {
     let fields = "Cache-Control: max-age=10\r\nETag: \"v1\"\r\n";
-    let mut room = room();
-    room.made(ASK, 200, fields, "page");
-    room.pass(Duration::from_secs(10));
-    let client = room.client(&ASK.replace("\r\n\r\n", "\r\nIf-None-Match: \"own\"\r\n\r\n"));
-    let waits = room.client(ASK);
-    let exchange = room.take().unwrap();
+    let mut room = room_with(fields, 10);
+    let client = room.client(&ask_with("If-None-Match: \"own\""));
+    let (waits, exchange) = room.asked(ASK);
     let head = &exchange.head;
     let conditions: Vec<_> = head.fields.iter().map(|field| (head.get(field.name), head.get(field.value))).collect();
     assert_eq!(conditions[1..], [(&b"If-None-Match"[..], &b"\"v1\""[..])]);
     room.reply(exchange, 304, "ETag: \"v1\"\r\nCache-Control: max-age=20\r\n", "");
     let sent = room.sent(client);
-    assert!(sent.starts_with("HTTP/1.1 200 X\r\n") && sent.ends_with("\r\n\r\npage"), "{sent}");
+    assert!(sent.starts_with("HTTP/1.1 200 X\r\n") && sent.ends_with("\r\n\r\nold"), "{sent}");
     assert!(sent.contains("fwd-status=304") && sent.contains("Age: 0\r\n") && sent.contains("max-age=20"), "{sent}");
-    assert!(room.sent(waits).ends_with("page"));
+    assert!(room.sent(waits).ends_with("old"));
     room.pass(Duration::from_secs(19));
     assert_eq!(cached(&room.answered(ASK)), "HIT");
     // Now it has changed.
     room.pass(Duration::from_secs(1));
     room.made(ASK, 200, &fields.replace("v1", "v2"), "new");
-    let not_modified = room.answered(&ASK.replace("\r\n\r\n", "\r\nIf-None-Match: \"v2\"\r\n\r\n"));
+    let not_modified = room.answered(&ask_with("If-None-Match: \"v2\""));
     assert!(not_modified.starts_with("HTTP/1.1 304 Not Modified\r\n") && not_modified.ends_with("\r\n\r\n"));
     // And now it is nobody else's any more.
     room.pass(Duration::from_secs(10));
@@ -317,11 +354,8 @@ fn stale_pages_are_validated() {
 
 #[test]
 fn a_304_about_another_page_is_asked_again() {
-    let mut room = room();
-    room.made(ASK, 200, "Cache-Control: max-age=10\r\nETag: \"v1\"\r\n", "page");
-    room.pass(Duration::from_secs(10));
-    let client = room.client(ASK);
-    let exchange = room.take().unwrap();
+    let mut room = room_with("Cache-Control: max-age=10\r\nETag: \"v1\"\r\n", 10);
+    let (client, exchange) = room.asked(ASK);
     exchange.link.start(room.now);
     room.pass(TIMEOUTS.request - Duration::from_secs(1));
     room.reply(exchange, 304, "ETag: \"v7\"\r\n", "");
@@ -338,9 +372,8 @@ fn a_304_about_another_page_is_asked_again() {
 #[test]
 fn a_client_with_a_condition_lets_the_page_be_stored() {
     let mut room = room();
-    let ask = ASK.replace("\r\n\r\n", "\r\nIf-None-Match: \"v1\"\r\n\r\n");
-    let client = room.client(&ask);
-    let exchange = room.take().unwrap();
+    let ask = ask_with("If-None-Match: \"v1\"");
+    let (client, exchange) = room.asked(&ask);
     assert_eq!(exchange.head.fields.len(), 1, "a 304 would be of no use to others");
     room.reply(exchange, 200, "Cache-Control: max-age=10\r\nETag: \"v1\"\r\n", "page");
     assert!(room.sent(client).starts_with("HTTP/1.1 304"));
@@ -350,10 +383,8 @@ fn a_client_with_a_condition_lets_the_page_be_stored() {
 
 #[test]
 fn stale_while_it_is_renewed() {
-    let mut room = room();
     let fields = "Cache-Control: max-age=10, stale-while-revalidate=30\r\n";
-    room.made(ASK, 200, fields, "old");
-    room.pass(Duration::from_secs(15));
+    let mut room = room_with(fields, 15);
     for _ in 0..3 {
         let client = room.client(&ASK.replace("GET", "HEAD"));
         assert_eq!(cached(&room.sent(client)), "STALE");
@@ -383,33 +414,26 @@ impl Room {
 
 #[test]
 fn a_refresh_in_pieces() {
-    let mut room = room();
     let fields = "Cache-Control: max-age=10, stale-while-revalidate=30\r\n";
-    room.made(ASK, 200, fields, "old");
-    room.pass(Duration::from_secs(15));
+    let mut room = room_with(fields, 15);
     let client = room.client(ASK);
     room.sent(client);
-    let mut refresh = room.take().unwrap();
-    let (link, token) = (Arc::clone(&refresh.link), refresh.token);
-    let head = format!("HTTP/1.1 200 X\r\n{fields}Transfer-Encoding: chunked\r\n\r\n");
-    (refresh.reply.status, refresh.reply.head_bytes, refresh.reply.end) = (200, head.len(), End::Streaming);
-    refresh.reply.outgoing.push(Segment::Bytes(format!("{head}3\r\nnew\r\n").into_bytes()));
-    room.post(Message::Reply(refresh));
-    room.push(&link, token, b"4\r\n one\r\n");
+    let refresh = room.take().unwrap();
+    let token = refresh.token;
+    let link = room.begin(refresh, 200, fields);
+    room.push(&link, token, b"4\r\n two\r\n");
     assert_eq!(link.buffered(), 0, "the application isn't held up");
     room.push(&link, token, b"0\r\n\r\n");
     room.finish(&link, token, End::Complete);
     drop(link);
-    assert!(room.answered(ASK).ends_with("\r\n\r\nnew one"));
+    assert!(room.answered(ASK).ends_with("\r\n\r\none two"));
     room.ends();
 }
 
 #[test]
 fn stale_if_the_application_fails() {
     let fields = "Cache-Control: max-age=10, stale-if-error=60\r\n";
-    let mut room = room();
-    room.made(ASK, 200, fields, "old");
-    room.pass(Duration::from_secs(15));
+    let mut room = room_with(fields, 15);
     for status in [500, 502, 503, 504] {
         let client = room.client(ASK);
         let waits = room.client(ASK);
@@ -420,8 +444,7 @@ fn stale_if_the_application_fails() {
         }
     }
     // It gives no answer at all, or not in time.
-    let client = room.client(ASK);
-    let exchange = room.take().unwrap();
+    let (client, exchange) = room.asked(ASK);
     exchange.link.start(room.now);
     room.pass(Duration::from_secs(31));
     assert!(room.sent(client).ends_with("old"));
@@ -435,14 +458,8 @@ fn stale_if_the_application_fails() {
 fn responses_in_pieces_are_stored_when_they_are_complete() {
     for (end, stored) in [(End::Complete, true), (End::Abort, false)] {
         let mut room = room();
-        let client = room.client(ASK);
-        let mut exchange = room.take().unwrap();
-        let link = Arc::clone(&exchange.link);
-        let head = format!("HTTP/1.1 200 X\r\n{PAGE}Transfer-Encoding: chunked\r\n\r\n");
-        (exchange.reply.status, exchange.reply.head_bytes) = (200, head.len());
-        (exchange.reply.end, exchange.reply.keep_alive) = (End::Streaming, true);
-        exchange.reply.outgoing.push(Segment::Bytes(format!("{head}3\r\none\r\n").into_bytes()));
-        room.post(Message::Reply(exchange));
+        let (client, exchange) = room.asked(ASK);
+        let link = room.begin(exchange, 200, PAGE);
         room.push(&link, client, b"4\r\n two\r\n");
         room.take_up_all(client);
         if stored {
@@ -467,14 +484,9 @@ fn many_wait_for_pieces_but_not_for_long() {
     for (end, in_time) in [(End::Complete, true), (End::Complete, false), (End::Abort, true)] {
         let mut room = room();
         let client = room.client(ASK);
-        let waits: Vec<Token> = (0..3).map(|_| room.client(ASK)).collect();
-        let mut exchange = room.take().unwrap();
-        let link = Arc::clone(&exchange.link);
-        let head = format!("HTTP/1.1 200 X\r\n{PAGE}Transfer-Encoding: chunked\r\n\r\n");
-        (exchange.reply.status, exchange.reply.head_bytes) = (200, head.len());
-        (exchange.reply.end, exchange.reply.keep_alive) = (End::Streaming, true);
-        exchange.reply.outgoing.push(Segment::Bytes(format!("{head}3\r\none\r\n").into_bytes()));
-        room.post(Message::Reply(exchange));
+        let waits = room.clients(3);
+        let exchange = room.take().unwrap();
+        let link = room.begin(exchange, 200, PAGE);
         let late = room.client(ASK);
         room.run(200, "", "late");
         assert!(room.sent(late).ends_with("late"), "nobody joins in");
@@ -495,19 +507,8 @@ fn many_wait_for_pieces_but_not_for_long() {
                 room.reply(exchange, 200, "", "one");
             }
         }
-        waits.into_iter().for_each(|token| assert!(room.sent(token).ends_with("one")));
+        room.all_sent(waits, "one");
         room.ends();
-    }
-}
-
-impl Room {
-    /// The application answers with a first part.
-    fn begin(&mut self, mut exchange: Box<Exchange>, status: u16, fields: &str) {
-        let head = format!("HTTP/1.1 {status} X\r\n{fields}Transfer-Encoding: chunked\r\n\r\n");
-        (exchange.reply.status, exchange.reply.head_bytes, exchange.reply.end) = (status, head.len(), End::Streaming);
-        exchange.reply.keep_alive = true;
-        exchange.reply.outgoing.push(Segment::Bytes(format!("{head}3\r\none\r\n").into_bytes()));
-        self.post(Message::Reply(exchange));
     }
 }
 
@@ -516,10 +517,9 @@ impl Room {
 fn a_client_that_leaves_amid_a_stream_costs_those_who_wait_nothing() {
     let mut room = room();
     let leaves = room.client(ASK);
-    let waits: Vec<Token> = (0..3).map(|_| room.client(ASK)).collect();
+    let waits = room.clients(3);
     let exchange = room.take().unwrap();
-    let link = Arc::clone(&exchange.link);
-    room.begin(exchange, 200, PAGE);
+    let link = room.begin(exchange, 200, PAGE);
     room.take_up_all(leaves);
     room.reset(leaves);
     room.finish(&link, leaves, End::Abort);
@@ -530,7 +530,7 @@ fn a_client_that_leaves_amid_a_stream_costs_those_who_wait_nothing() {
     room.pass(Duration::from_millis(limits::CACHE_PIECES_WAIT_MS + 2000));
     assert!(waits.iter().all(|&token| room.phase(token) == "waiting"), "nobody is told 504");
     room.reply(exchange, 200, PAGE, "page");
-    waits.into_iter().for_each(|token| assert!(room.sent(token).ends_with("page")));
+    room.all_sent(waits, "page");
     room.ends();
 }
 
@@ -538,8 +538,7 @@ fn a_client_that_leaves_amid_a_stream_costs_those_who_wait_nothing() {
 #[test]
 fn a_client_that_waits_a_second_time() {
     let mut room = room();
-    let first = room.client(ASK);
-    let exchange = room.take().unwrap();
+    let (first, exchange) = room.asked(ASK);
     let again = room.client(ASK);
     room.pass(TIMEOUTS.request - Duration::from_secs(1));
     exchange.link.start(room.now);
@@ -547,8 +546,7 @@ fn a_client_that_waits_a_second_time() {
     assert!(room.sent(again).starts_with("HTTP/1.1 504"));
     room.request(again, ASK);
     assert_eq!(room.phase(again), "waiting");
-    let link = Arc::clone(&exchange.link);
-    room.begin(exchange, 200, PAGE);
+    let link = room.begin(exchange, 200, PAGE);
     room.pass(Duration::from_millis(limits::CACHE_PIECES_WAIT_MS + 200));
     room.run(200, "", "its own");
     assert!(room.sent(again).ends_with("its own"));
@@ -563,13 +561,9 @@ fn a_client_that_waits_a_second_time() {
 /// A stale page stands in for an error that comes in pieces: the worker isn't left waiting for somebody to take them.
 #[test]
 fn stale_instead_of_an_error_in_pieces() {
-    let mut room = room();
-    room.made(ASK, 200, "Cache-Control: max-age=10, stale-if-error=60\r\n", "old");
-    room.pass(Duration::from_secs(15));
-    let client = room.client(ASK);
-    let exchange = room.take().unwrap();
-    let link = Arc::clone(&exchange.link);
-    room.begin(exchange, 500, "");
+    let mut room = room_with("Cache-Control: max-age=10, stale-if-error=60\r\n", 15);
+    let (client, exchange) = room.asked(ASK);
+    let link = room.begin(exchange, 500, "");
     assert!(link.is_cancelled(), "nobody takes more of it");
     room.push(&link, client, b"4\r\n two\r\n");
     assert!(room.sent(client).ends_with("\r\n\r\nold"));
@@ -583,9 +577,7 @@ fn stale_instead_of_an_error_in_pieces() {
 #[test]
 fn stale_in_time_is_logged_once() {
     for started in [false, true] {
-        let mut room = room();
-        room.made(ASK, 200, "Cache-Control: max-age=10, stale-if-error=600\r\n", "old");
-        room.pass(Duration::from_secs(15));
+        let mut room = room_with("Cache-Control: max-age=10, stale-if-error=600\r\n", 15);
         let client = room.client(ASK);
         let exchange = started.then(|| room.take().unwrap());
         exchange.iter().for_each(|exchange| exchange.link.start(room.now));
@@ -601,13 +593,8 @@ fn stale_in_time_is_logged_once() {
 #[test]
 fn a_stream_that_nobody_takes_any_more_is_forgotten() {
     let mut room = room();
-    let client = room.client(ASK);
-    let mut exchange = room.take().unwrap();
-    let link = Arc::clone(&exchange.link);
-    let head = format!("HTTP/1.1 200 X\r\n{PAGE}Transfer-Encoding: chunked\r\n\r\n");
-    (exchange.reply.status, exchange.reply.head_bytes, exchange.reply.end) = (200, head.len(), End::Streaming);
-    exchange.reply.outgoing.push(Segment::Bytes(head.into_bytes()));
-    room.post(Message::Reply(exchange));
+    let (client, exchange) = room.asked(ASK);
+    let link = room.begin(exchange, 200, PAGE);
     room.reset(client);
     room.take_up_all(client);
     room.finish(&link, client, End::Complete);
@@ -619,7 +606,7 @@ fn a_stream_that_nobody_takes_any_more_is_forgotten() {
 #[test]
 fn only_if_cached_rfc_9111_5_2_1_7() {
     let mut room = room();
-    let ask = ASK.replace("\r\n\r\n", "\r\nCache-Control: only-if-cached\r\n\r\n");
+    let ask = ask_with("Cache-Control: only-if-cached");
     assert!(room.answered(&ask).starts_with("HTTP/1.1 504"));
     assert!(room.answered(&ask.replace("Host: a", "Range: bytes=0-1\r\nHost: a")).starts_with("HTTP/1.1 504"));
     room.made(ASK, 200, PAGE, "page");
@@ -651,8 +638,7 @@ fn a_success_of_an_unsafe_method_invalidates_rfc_9111_4_4() {
         room.pass(Duration::from_secs(1));
     }
     // An answer from before it, that comes after it.
-    let slow = room.client(ASK);
-    let exchange = room.take().unwrap();
+    let (slow, exchange) = room.asked(ASK);
     room.pass(Duration::from_secs(1));
     room.made(post, 200, "", "");
     room.reply(exchange, 200, PAGE, "from before");
@@ -666,7 +652,7 @@ fn what_the_client_asks_of_the_cache() {
     let mut room = room();
     room.made(ASK, 200, PAGE, "page");
     room.pass(Duration::from_secs(20));
-    let with = |directive: &str| ASK.replace("\r\n\r\n", &format!("\r\nCache-Control: {directive}\r\n\r\n"));
+    let with = |directive: &str| ask_with(&format!("Cache-Control: {directive}"));
     for directive in ["max-age=20", "min-fresh=40", "max-stale", "x"] {
         assert_eq!(cached(&room.answered(&with(directive))), "HIT", "{directive}");
     }

@@ -29,7 +29,8 @@ use crate::reactor::clock::{self, Instant};
 
 /// How long the main thread rests at most.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
-/// How often the guard looks.
+/// How often the guard looks. Nobody rings it: what it looks for is a thread that can do nothing any more, and a bell would cost a system
+/// call each time the GIL is taken.
 const GUARD_LOOKS: Duration = Duration::from_millis(500);
 /// A thread that takes longer to start than this had to wait for the GIL: no more are started in this step.
 const START_SLOW: Duration = Duration::from_millis(3);

@@ -423,7 +423,8 @@ impl Pool {
     }
 
     /// Whether Python objects wait to be let go of.
-    pub fn release_pending(&self) -> bool {
+    #[cfg(test)]
+    pub(super) fn release_pending(&self) -> bool {
         self.releases.is_pending()
     }
 

@@ -209,7 +209,8 @@ mod tests {
     use crate::reactor::clock;
 
     const REQUESTS: u64 = 10_000;
-    /// `work` may be interrupted anywhere in it; nothing ever may in `between`.
+    /// `work` may be interrupted anywhere in it; nothing ever may in `between`. A sleep of 0 lets the GIL go, so that another thread can
+    /// interrupt there; nobody waits for anything by it.
     const SOURCE: &str = "
 import time
 

@@ -13,4 +13,5 @@ def gate(path):
     while not os.path.exists(path):
         if time.monotonic() > until:
             raise TimeoutError(f"nobody opened {path}")
+        # The test is another process, with nothing between them but files.
         time.sleep(0.005)

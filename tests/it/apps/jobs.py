@@ -1,6 +1,6 @@
 """An application with background jobs. Which ones is said by the environment variable JOBS, in Python.
 
-A job writes lines to a log in the folder JOBS_FOLDER, and may wait at a gate there (see wire.py).
+A job writes lines to a log in the folder JOBS_FOLDER, and may wait at a gate there (see gates.py).
 What is imported here is for the jobs.
 """
 
@@ -11,7 +11,7 @@ import threading
 import time  # noqa: F401
 from urllib.parse import unquote
 
-from wire import gate
+from gates import gate
 
 import hoopsnake  # noqa: F401
 

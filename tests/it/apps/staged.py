@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from wsgiref.validate import validator
+
+from gates import gate
 
 STAGE = os.environ.get("STAGE", "")
 scene = {"version": "none"}
@@ -18,11 +19,8 @@ if STAGE:
         exec(compile(stage.read(), STAGE, "exec"), scene)
 
 
-def gate(path):
-    open(path + ".arrived", "w").close()
-    until = time.monotonic() + 60
-    while not os.path.exists(path) and time.monotonic() < until:
-        time.sleep(0.005)
+def through_gate(environ):
+    gate(environ["QUERY_STRING"])
     return "through"
 
 
@@ -49,7 +47,7 @@ ROUTES = {
     "/version": lambda _: scene["version"],
     "/frozen": lambda _: str(gc.get_freeze_count()),
     "/multiprocess": lambda environ: str(environ["wsgi.multiprocess"]),
-    "/gate": lambda environ: gate(environ["QUERY_STRING"]),
+    "/gate": through_gate,
     "/signal": lambda environ: signal.raise_signal(getattr(signal, environ["QUERY_STRING"])),
     "/exit": lambda environ: os._exit(int(environ["QUERY_STRING"])),
     "/hold": lambda environ: str(hold_the_interpreter(int(environ["QUERY_STRING"]))),

@@ -299,6 +299,7 @@ def disconnected(environ, start_response):
     while not environ["hoopsnake.client_disconnected"]():
         if time.monotonic() > until:
             raise TimeoutError("the client is still there")
+        # An application can only ask.
         time.sleep(0.005)
     log(path, "gone")
     return text(start_response, b"gone\n")

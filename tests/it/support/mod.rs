@@ -53,6 +53,7 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
             return found;
         }
         assert!(Instant::now() < until, "waited in vain: {what}");
+        // What is looked for tells nobody of its coming; a bell is waited for where there is one.
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -86,6 +86,7 @@ def until_gone(environ, start_response):
     yield environ["QUERY_STRING"].encode()
     end = time.monotonic() + GONE_S
     while not environ["hoopsnake.client_disconnected"]() and time.monotonic() < end:
+        # An application can only ask.
         time.sleep(0.01)
     if time.monotonic() < end:
         gone.set()
