@@ -50,6 +50,7 @@ fn lookups(criterion: &mut Criterion) {
         ceiling: Duration::from_secs(60),
         bytes_max: limits::CACHE_BYTES_MAX,
         response_bytes_max: limits::CACHE_RESPONSE_BYTES_MAX,
+        descriptors_max: limits::CACHE_DESCRIPTORS_MAX,
         show_status: false,
     };
     let cache = Cache::new(settings, RandomState::with_seeds(1, 2, 3, 4), Arc::new(Epochs::own()));

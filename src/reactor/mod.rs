@@ -9,6 +9,7 @@ pub mod cpu;
 pub mod epoll;
 pub mod file;
 pub mod inherit;
+pub mod memory_file;
 pub mod open;
 pub mod outgoing;
 pub mod poll;

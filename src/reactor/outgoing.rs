@@ -3,6 +3,7 @@
 //! An [`Outgoing`] is handed whole to a driver and comes back with the completion, so the memory a
 //! kernel operation points at is always owned by whoever has the operation in flight. It sends nothing itself.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::IoSlice;
@@ -25,6 +26,8 @@ pub struct FileRange {
     pub offset: u64,
     /// Bytes still to send from there.
     pub length: u64,
+    /// Of a file that is memory, never to be waited for: what counts that memory as in use.
+    pub memory: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 /// One piece of a response.
@@ -259,7 +262,7 @@ mod tests {
         outgoing.advance(1);
         assert!(!outgoing.insert_in_front(2, b"") && outgoing.front_owned().is_none());
         let file = Arc::new(File::open("/proc/version").expect("a file"));
-        outgoing.push(Segment::File(FileRange { file, offset: 0, length: 5 }));
+        outgoing.push(Segment::File(FileRange { file, offset: 0, length: 5, memory: None }));
         assert_eq!(copied(&outgoing, 0, 0, 100), None);
     }
 
@@ -270,7 +273,7 @@ mod tests {
         for _ in 0..3 {
             outgoing.push(Segment::Bytes(vec![0; 10]));
             outgoing.push(Segment::Bytes(Vec::new()));
-            outgoing.push(Segment::File(FileRange { file: Arc::clone(&file), offset: 0, length: 5 }));
+            outgoing.push(Segment::File(FileRange { file: Arc::clone(&file), offset: 0, length: 5, memory: None }));
         }
         for sent in [0, 3, 7, 2, 4, 10, 1] {
             let before = outgoing.remaining();

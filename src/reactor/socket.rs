@@ -194,7 +194,7 @@ mod tests {
 
     fn file() -> Segment {
         let file = std::sync::Arc::new(tempfile::tempfile().unwrap());
-        Segment::File(FileRange { file, offset: 0, length: 10 })
+        Segment::File(FileRange { file, offset: 0, length: 10, memory: None })
     }
 
     fn bytes() -> Segment {

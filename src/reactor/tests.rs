@@ -229,7 +229,7 @@ fn a_file_range_between_memory<D: Driver>(driver: &mut D) {
     let (ours, mut peer) = tcp_pair();
     let contents = pattern(3 << 20);
     let file = a_file(&contents);
-    let range = FileRange { file, offset: 1_001, length: 2_000_000 };
+    let range = FileRange { file, offset: 1_001, length: 2_000_000, memory: None };
     let head = Segment::Bytes(b"head".to_vec());
     let segments = vec![head, Segment::File(range), Segment::Bytes(b"tail".to_vec())];
     let reader = std::thread::spawn(move || {
@@ -249,12 +249,14 @@ fn a_head_goes_with_the_beginning_of_its_file<D: Driver>(driver: &mut D) {
     let pieces = vec![
         Segment::Bytes(b"he".to_vec()),
         Segment::Shared(Box::new(Shared(b"ad".to_vec()))),
-        Segment::File(FileRange { file: a_file(&contents), offset: 0, length: 5_000 }),
+        Segment::File(FileRange { file: a_file(&contents), offset: 0, length: 5_000, memory: None }),
     ];
     assert_eq!(send_all(driver, ours.as_raw_fd(), token(3), outgoing(pieces)).unwrap(), 1);
     // What is in front of a file that has lost its bytes is sent all the same, and then the loss is told.
-    let pieces =
-        vec![Segment::Bytes(b"lost".to_vec()), Segment::File(FileRange { file: a_file(b""), offset: 0, length: 9 })];
+    let pieces = vec![
+        Segment::Bytes(b"lost".to_vec()),
+        Segment::File(FileRange { file: a_file(b""), offset: 0, length: 9, memory: None }),
+    ];
     let lost = send_all(driver, ours.as_raw_fd(), token(3), outgoing(pieces));
     assert_eq!(lost.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     drop(ours);
@@ -265,7 +267,7 @@ fn a_head_goes_with_the_beginning_of_its_file<D: Driver>(driver: &mut D) {
 
 fn a_step_of_a_file_is_as_long_as_it_may_be<D: Driver>(driver: &mut D) {
     let (ours, _peer) = pair();
-    let range = FileRange { file: a_file(&pattern(50_000)), offset: 0, length: 50_000 };
+    let range = FileRange { file: a_file(&pattern(50_000)), offset: 0, length: 50_000, memory: None };
     let mut bounded = outgoing(vec![Segment::Bytes(b"head".to_vec()), Segment::File(range)]);
     bounded.set_file_step(1_000);
     assert_eq!(send_all(driver, ours.as_raw_fd(), token(1), bounded).unwrap(), 50);
@@ -273,7 +275,7 @@ fn a_step_of_a_file_is_as_long_as_it_may_be<D: Driver>(driver: &mut D) {
 
 fn a_file_that_ends_early_is_unexpected<D: Driver>(driver: &mut D) {
     let (ours, peer) = tcp_pair();
-    let range = FileRange { file: a_file(b"short"), offset: 0, length: 100 };
+    let range = FileRange { file: a_file(b"short"), offset: 0, length: 100, memory: None };
     let result = send_all(driver, ours.as_raw_fd(), token(3), outgoing(vec![Segment::File(range)]));
     assert_eq!(result.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     assert_eq!(driver.in_flight(), 0);
@@ -601,7 +603,9 @@ fn downloads_take_turns<D: Driver>(driver: &mut D) {
     const DOWNLOADS: u32 = 40;
     let file = a_file(&pattern(8 << 20));
     let pairs: Vec<_> = (0..DOWNLOADS).map(|_| tcp_pair()).collect();
-    let download = || outgoing(vec![Segment::File(FileRange { file: Arc::clone(&file), offset: 0, length: 8 << 20 })]);
+    let download = || {
+        outgoing(vec![Segment::File(FileRange { file: Arc::clone(&file), offset: 0, length: 8 << 20, memory: None })])
+    };
     for (slot, (ours, peer)) in pairs.iter().enumerate() {
         socket2::SockRef::from(ours).set_send_buffer_size(1 << 20).unwrap();
         peer.set_nonblocking(true).unwrap();

@@ -35,6 +35,7 @@ use crate::config::{Config, Network};
 use crate::limits;
 use crate::observe::status::Lines;
 use crate::reactor::clock::Instant;
+use crate::reactor::memory_file::descriptors_max;
 use crate::reactor::shared_memory::SharedMemory;
 use crate::reactor::{Driver, Outgoing, Segment, Token, clock};
 
@@ -58,6 +59,7 @@ pub fn cache(config: &Config) -> Option<Arc<Cache>> {
         ceiling: config.max_age,
         bytes_max: config.cache_size,
         response_bytes_max: config.cache_response_size,
+        descriptors_max: limits::CACHE_DESCRIPTORS_MAX.min(descriptors_max() / limits::CACHE_DESCRIPTORS_SHARE),
         show_status: config.cache_status,
     };
     if settings.ceiling.is_zero() || settings.bytes_max == 0 {
@@ -127,6 +129,7 @@ pub fn report(cache: &Cache, lines: &mut Lines) {
     let Counts { hits, misses, stale, purged } = &cache.counts;
     lines.line("Cache entries", cache.len());
     lines.line("Cache memory (in bytes)", cache.used());
+    lines.line("Cache files", cache.descriptors.used());
     lines.line("Cache hits", count(hits));
     lines.line("Cache misses", count(misses));
     lines.line("Cache stale answers", count(stale));
@@ -399,15 +402,7 @@ impl<D: Driver> Reactor<D> {
             append_told(&mut bytes, told, entry, now);
         }
         end_head(&mut bytes, keep_alive, head.version);
-        if made.body_bytes > 0 && made.body_bytes <= limits::STATIC_COPY_BYTES_MAX {
-            bytes.extend_from_slice(crate::reactor::SharedBytes::as_slice(&entry.body()));
-            outgoing.push(Segment::Bytes(bytes));
-        } else {
-            outgoing.push(Segment::Bytes(bytes));
-            if made.body_bytes > 0 {
-                outgoing.push(Segment::Shared(Box::new(entry.body())));
-            }
-        }
+        push_answer(&mut outgoing, bytes, entry, &made);
         exchange.reply.outgoing.clear();
         exchange.reply.special = None;
         exchange.reply.status = made.status;
@@ -655,10 +650,7 @@ impl<D: Driver> Reactor<D> {
         self.leave(link);
         self.only_workers_traffic = false;
         let mut outgoing = self.outgoing();
-        outgoing.push(Segment::Bytes(bytes));
-        if made.body_bytes > 0 {
-            outgoing.push(Segment::Shared(Box::new(entry.body())));
-        }
+        push_answer(&mut outgoing, bytes, &entry, &made);
         self.entered(token);
         self.send(token, outgoing);
         self.rearm(token);
@@ -1005,6 +997,24 @@ fn end_head(bytes: &mut Vec<u8>, keep_alive: bool, version: Version) {
         (true, Version::Http11) => {}
     }
     bytes.extend_from_slice(b"\r\n");
+}
+
+/// Puts head and body of an answer into the queue.
+fn push_answer(outgoing: &mut Outgoing, mut head: Vec<u8>, entry: &Entry, made: &Made) {
+    if made.body_bytes == 0 {
+        return outgoing.push(Segment::Bytes(head));
+    }
+    let body = entry.body();
+    match body.memory() {
+        Some(bytes) if bytes.len() <= limits::STATIC_COPY_BYTES_MAX => {
+            head.extend_from_slice(bytes);
+            outgoing.push(Segment::Bytes(head));
+        }
+        _ => {
+            outgoing.push(Segment::Bytes(head));
+            outgoing.push(body.segment());
+        }
+    }
 }
 
 /// Appends `Cache-Status` (RFC 9211) and `X-Cache`.

@@ -377,7 +377,7 @@ impl<D: Driver> Reactor<D> {
 fn cold_stretch(outgoing: &mut Outgoing) -> Option<(Arc<File>, u64, u64)> {
     let (_, range) = outgoing.leading_file()?;
     let within = |most: usize| range.length.min(most as u64);
-    if file::is_resident(&range.file, range.offset, within(limits::SENDFILE_STEP_BYTES)) {
+    if range.memory.is_some() || file::is_resident(&range.file, range.offset, within(limits::SENDFILE_STEP_BYTES)) {
         outgoing.set_file_step(limits::SENDFILE_STEP_BYTES);
         return None;
     }
@@ -421,7 +421,12 @@ mod tests {
         let file = Arc::new(file);
         let next = |offset: u64| {
             let mut outgoing = Outgoing::new();
-            outgoing.push(Segment::File(FileRange { file: Arc::clone(&file), offset, length: 2 * STEP - offset }));
+            outgoing.push(Segment::File(FileRange {
+                file: Arc::clone(&file),
+                offset,
+                length: 2 * STEP - offset,
+                memory: None,
+            }));
             let cold = cold_stretch(&mut outgoing).map(|(_, offset, length)| (offset, length));
             (cold, outgoing.file_step() as u64)
         };

@@ -337,7 +337,7 @@ impl At {
                 let mut exchange = room.ask(token);
                 // A file system that can't say whether it would wait.
                 let file = Arc::new(std::fs::File::open("/proc/version").unwrap());
-                exchange.reply.outgoing.push(Segment::File(FileRange { file, offset: 0, length: 5 }));
+                exchange.reply.outgoing.push(Segment::File(FileRange { file, offset: 0, length: 5, memory: None }));
                 room.answer(exchange, End::Complete, b"");
             }
             At::Lingering => {

@@ -31,6 +31,7 @@ on_every_driver! {
             "1: Blocks established: 1",
             "1: Blocked requests: 1",
             "1: Cache entries: 1",
+            "1: Cache files: 0",
             "1: Cache hits: 2",
             "1: Cache misses: 3",
             "1: Cache stale answers: 0",

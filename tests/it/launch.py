@@ -5,16 +5,19 @@
 fd             descriptor 3 is a listening socket on a free port of 127.0.0.1
 systemd        likewise, and LISTEN_PID and LISTEN_FDS say so, as systemd's socket activation does
 no-io-uring    io_uring_setup is refused with EPERM, as many container runtimes do
+no-memfd       memfd_create likewise
 """
 
 import ctypes
 import os
+import platform
 import socket
 import struct
 import sys
 
 # The system call has this number on every architecture that came to Linux with it.
 NR_IO_URING_SETUP = 425
+NR_MEMFD_CREATE = {"x86_64": 319, "aarch64": 279}
 PR_SET_NO_NEW_PRIVS = 38
 PR_SET_SECCOMP = 22
 SECCOMP_MODE_FILTER = 2
@@ -38,10 +41,10 @@ class Program(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
 
 
-def refuse_io_uring() -> None:
+def refuse(number: int) -> None:
     instructions = [
         (BPF_LOAD_WORD_ABSOLUTE, 0, 0, 0),
-        (BPF_JUMP_IF_EQUAL, 0, 1, NR_IO_URING_SETUP),
+        (BPF_JUMP_IF_EQUAL, 0, 1, number),
         (BPF_RETURN, 0, 0, SECCOMP_RET_ERRNO | EPERM),
         (BPF_RETURN, 0, 0, SECCOMP_RET_ALLOW),
     ]
@@ -64,7 +67,9 @@ def main() -> None:
         os.environ["LISTEN_PID"] = str(os.getpid())
         os.environ["LISTEN_FDS"] = "1"
     if arrangement == "no-io-uring":
-        refuse_io_uring()
+        refuse(NR_IO_URING_SETUP)
+    if arrangement == "no-memfd":
+        refuse(NR_MEMFD_CREATE[platform.machine()])
     os.execv(sys.executable, [sys.executable, *arguments])
 
 

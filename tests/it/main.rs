@@ -16,6 +16,7 @@ mod files;
 mod forks;
 mod framing;
 mod hello;
+mod hits;
 mod interruption;
 mod lifecycle;
 mod logs;

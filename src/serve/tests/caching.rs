@@ -14,6 +14,7 @@ pub(super) fn cache() -> Arc<Cache> {
         ceiling: Duration::from_secs(1000),
         bytes_max: 1 << 20,
         response_bytes_max: 100_000,
+        descriptors_max: 100,
         show_status: true,
     };
     Arc::new(Cache::new(settings, RandomState::with_seeds(1, 2, 3, 4), Arc::new(Epochs::own())))

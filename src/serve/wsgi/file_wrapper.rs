@@ -77,7 +77,7 @@ impl FileWrapper {
             let metadata = file.metadata().ok()?;
             // A file of /proc or /sys is made as it is read: it has no blocks, and its size says nothing (0, or 4096).
             let told = metadata.is_file() && metadata.blocks() > 0 && metadata.len() > offset;
-            told.then(|| FileRange { length: metadata.len() - offset, file: Arc::new(file), offset })
+            told.then(|| FileRange { length: metadata.len() - offset, file: Arc::new(file), offset, memory: None })
         });
         Ok(found)
     }

@@ -3,11 +3,12 @@
 //! Once made an entry doesn't change; who holds one may send it, whatever becomes of it in the store. Its memory counts until the
 //! last holder has let go.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::arena::Location;
+use super::body::{Body, Descriptor};
 use super::directives::{self, delta_seconds};
 use super::freshness::{Dates, Freshness, Times, http_date};
 use super::key::Vary;
@@ -15,7 +16,6 @@ use super::record::Stored;
 use super::request::{is_tag, opaque};
 use super::rules::{self, Candidate, Class};
 use crate::limits;
-use crate::reactor::SharedBytes;
 use crate::reactor::clock::Instant;
 use crate::serve::http1::encode;
 
@@ -187,21 +187,6 @@ impl Drop for Charge {
     }
 }
 
-/// A stored body.
-struct Body {
-    bytes: Box<[u8]>,
-    _charge: Charge,
-}
-
-/// A stored body on its way to a client.
-pub struct Sending(Arc<Body>);
-
-impl SharedBytes for Sending {
-    fn as_slice(&self) -> &[u8] {
-        &self.0.bytes
-    }
-}
-
 /// To whom an entry may be shown, beside what its primary key says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Guard {
@@ -227,7 +212,11 @@ pub struct Entry {
     secondary: Box<[u8]>,
     /// Status line and field lines, without blank line.
     head: Box<[u8]>,
-    body: Arc<Body>,
+    /// Where that is may change, what is in it never does.
+    body: Mutex<Arc<Body>>,
+    body_bytes: usize,
+    /// How often it was found, if the body is large.
+    finds: AtomicU32,
     /// Content-Length, where there is one.
     length: Option<u64>,
     etag: Option<Box<[u8]>>,
@@ -308,7 +297,9 @@ impl Entry {
             etag: etag_of(&head),
             last_modified: last_modified_of(&head),
             head: head.into_boxed_slice(),
-            body: Arc::new(Body { bytes: body, _charge: body_charge }),
+            body_bytes: body.len(),
+            body: Mutex::new(Arc::new(Body::new(body, body_charge))),
+            finds: AtomicU32::new(0),
             length,
             origin: Origin::default(),
             _charge: charge,
@@ -356,7 +347,9 @@ impl Entry {
             vary: self.vary.clone(),
             secondary: self.secondary.clone(),
             head: head.into_boxed_slice(),
-            body: Arc::clone(&self.body),
+            body_bytes: self.body_bytes,
+            body: Mutex::new(self.body()),
+            finds: AtomicU32::new(0),
             length: self.length,
             etag,
             last_modified,
@@ -394,7 +387,9 @@ impl Entry {
             etag: etag_of(stored.head),
             last_modified: last_modified_of(stored.head),
             head: stored.head.into(),
-            body: Arc::new(Body { bytes: body, _charge: body_charge }),
+            body_bytes: body.len(),
+            body: Mutex::new(Arc::new(Body::new(body, body_charge))),
+            finds: AtomicU32::new(0),
             length: stored.length,
             origin: Origin::default(),
             _charge: charge,
@@ -444,12 +439,32 @@ impl Entry {
 
     /// Bytes of its body.
     pub fn body_bytes(&self) -> usize {
-        self.body.bytes.len()
+        self.body_bytes
     }
 
     /// Its body, to be sent.
-    pub fn body(&self) -> Sending {
-        Sending(Arc::clone(&self.body))
+    pub fn body(&self) -> Arc<Body> {
+        Arc::clone(&self.lock_body())
+    }
+
+    fn lock_body(&self) -> MutexGuard<'_, Arc<Body>> {
+        self.body.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that it was found. Whether it is time to move its body into a file.
+    pub fn is_to_move(&self) -> bool {
+        self.body_bytes >= limits::CACHE_FILE_BYTES_MIN
+            && self.finds.fetch_add(1, Ordering::Relaxed) % limits::CACHE_FILE_FINDS == limits::CACHE_FILE_FINDS - 1
+            && self.lock_body().memory().is_some()
+    }
+
+    /// Moves its body into a file, in the room that `charge` stands for. Stays as it is if that isn't possible.
+    pub fn move_body(&self, descriptor: Descriptor, charge: Charge) {
+        // Its memory goes when those have let go who have it: without the lock.
+        let body = self.body();
+        if let Some(moved) = body.in_file(descriptor, charge) {
+            *self.lock_body() = Arc::new(moved);
+        }
     }
 
     /// Appends status line, fields and `Age`, without the fields of a connection and the blank line (RFC 9111 §4, §5.1).
@@ -536,7 +551,7 @@ mod tests {
              Date: Sun, 06 Nov 1994 08:49:37 GMT\nServer: hoopsnake\nAge: 5\n"
         );
         assert_eq!((entry.etag(), entry.last_modified()), (Some(b"\"a\"".as_slice()), Some(784_111_777)));
-        assert_eq!(entry.body().as_slice(), b"abc");
+        assert_eq!(entry.body().memory(), Some(b"abc".as_slice()));
     }
 
     #[test]
@@ -563,7 +578,7 @@ mod tests {
              Age: 0\nContent-Length: 3\n"
         );
         assert_eq!(rules::storable(&candidate, later, 1000), Ok(()));
-        assert!(std::ptr::eq(new.body().as_slice(), old.body().as_slice()), "the body isn't copied");
+        assert!(Arc::ptr_eq(&new.body(), &old.body()), "the body isn't copied");
         assert!(new.replaces(&old));
         let other = Passing::parse(b"HTTP/1.1 304 Not Modified\r\nETag: \"b\"\r\n\r\n").unwrap();
         assert!(old.renewed(&other, &times(later), CEILING, &account).is_none());

@@ -9,6 +9,7 @@
 //! answer as one would. Nothing that is on its way to a client lies in shared memory. Each process knows only its own flights.
 
 pub mod arena;
+pub mod body;
 pub mod directives;
 pub mod entry;
 pub mod epochs;
@@ -31,6 +32,7 @@ use crate::limits;
 use crate::reactor::clock::Instant;
 use crate::serve::http1::Head;
 use arena::{Arena, Location};
+use body::{Body, Descriptors};
 use entry::{Entry, Guard, Passing, cost};
 use epochs::Epochs;
 use flights::Flights;
@@ -53,6 +55,8 @@ pub struct Settings {
     pub bytes_max: usize,
     /// `--cache-response-size`: bytes of a response, head and body.
     pub response_bytes_max: usize,
+    /// Descriptors that bodies may have.
+    pub descriptors_max: usize,
     /// `--cache-status`: whether responses tell how they came about.
     pub show_status: bool,
 }
@@ -185,6 +189,8 @@ pub struct Cache {
     arena: Option<Arc<Arena>>,
     /// Bytes of the largest entry that a part takes.
     entry_bytes_max: usize,
+    /// Those of bodies that are in files.
+    pub descriptors: Arc<Descriptors>,
 }
 
 impl Cache {
@@ -210,7 +216,9 @@ impl Cache {
         let parts = std::iter::repeat_with(part).take(parts).collect();
         let counts = Counts::default();
         let entry_bytes_max = bytes_max - passing;
-        Self { settings, counts, hasher, parts, flights: Flights::default(), epochs, arena, entry_bytes_max }
+        let descriptors = Arc::new(Descriptors::new(settings.descriptors_max));
+        let flights = Flights::default();
+        Self { settings, counts, hasher, parts, flights, epochs, arena, entry_bytes_max, descriptors }
     }
 
     /// What the operator asked for.
@@ -283,7 +291,19 @@ impl Cache {
             self.take_out(key, &entry);
             return Found::Nothing;
         }
+        if entry.is_to_move() {
+            self.move_body(key, &entry);
+        }
         Found::Entry(entry, how)
+    }
+
+    /// Moves a large body that is asked for often to where it is sent from with less work, if there are room and a descriptor for that.
+    fn move_body(&self, key: &[u8], entry: &Entry) {
+        let Some(descriptor) = self.descriptors.take() else { return };
+        let room = self.part(key).0.room_beside_newest(Body::cost_in_file(entry.body_bytes()));
+        if let Some(charge) = room {
+            entry.move_body(descriptor, charge);
+        }
     }
 
     /// Looks for the newest record that `matches`, and makes a copy of it.
@@ -363,7 +383,8 @@ impl Cache {
         let mut meta = Vec::new();
         entry.stored(key).append(&mut meta);
         let body = entry.body();
-        let body = crate::reactor::SharedBytes::as_slice(&body);
+        // A body that can't be read is as good as none.
+        let body = &*body.bytes().map_err(|_| Unstorable::TooLarge)?;
         if !arena.fits(meta.len(), body.len()) {
             return Err(Unstorable::TooLarge);
         }

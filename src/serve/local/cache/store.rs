@@ -73,6 +73,20 @@ impl Store {
         self.room_up_to(bytes, self.bytes_max.saturating_add(self.passing_bytes))
     }
 
+    /// The same beside the entry that was used last, which stays: at the expense of others only, and of those only if it can be of use.
+    pub fn room_beside_newest(&mut self, bytes: usize) -> Option<Charge> {
+        if bytes > self.bytes_max / 2 {
+            return None;
+        }
+        while self.account.used() + bytes > self.bytes_max {
+            if self.oldest == self.newest {
+                return None;
+            }
+            self.remove(self.oldest);
+        }
+        Some(self.account.charge(bytes))
+    }
+
     fn room_up_to(&mut self, bytes: usize, bytes_max: usize) -> Option<Charge> {
         if bytes > bytes_max {
             return None;

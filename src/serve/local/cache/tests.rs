@@ -13,7 +13,7 @@ const CEILING: Duration = Duration::from_secs(100);
 const UNIX: u64 = 784_111_777;
 
 fn settings(bytes_max: usize) -> Settings {
-    Settings { ceiling: CEILING, bytes_max, response_bytes_max: 20_000, show_status: false }
+    Settings { ceiling: CEILING, bytes_max, response_bytes_max: 20_000, descriptors_max: 100, show_status: false }
 }
 
 /// One with room for so many bytes, if they are a multiple of one less than the share that is reserved.
@@ -71,7 +71,7 @@ fn store(cache: &Cache, request: &Head, fields: &str, cookies: Option<&str>, bod
 fn find(cache: &Cache, request: &Head, now: Instant) -> Option<(Vec<u8>, Use)> {
     let asked = Asked::read(request, true);
     match cache.find(request, &asked, guard(asked.class()?), now, &mut Buffers::default()) {
-        Found::Entry(entry, how) => Some((crate::reactor::SharedBytes::as_slice(&entry.body()).to_vec(), how)),
+        Found::Entry(entry, how) => Some((entry.body().bytes().unwrap().to_vec(), how)),
         Found::OtherVariant | Found::Nothing => None,
     }
 }
@@ -401,6 +401,99 @@ fn what_is_being_sent_counts_until_it_is_sent() {
     drop(sending);
     assert_eq!(cache.used(), 0);
     assert!(store(&cache, &request("b"), keep, None, &[0; 15_000], START));
+}
+
+/// Finds it so often that a large body is moved; the last that was found.
+fn find_often(cache: &Cache, request: &Head) -> Arc<Entry> {
+    let asked = Asked::read(request, true);
+    let found = (0..limits::CACHE_FILE_FINDS).map(|_| {
+        match cache.find(request, &asked, guard(Class::Get), START, &mut Buffers::default()) {
+            Found::Entry(entry, _) => entry,
+            Found::OtherVariant | Found::Nothing => panic!("it is there"),
+        }
+    });
+    found.last().unwrap()
+}
+
+#[test]
+fn a_large_body_that_is_asked_for_often_moves_and_counts_where_it_is() {
+    const LARGE: usize = limits::CACHE_FILE_BYTES_MIN;
+    let settings = Settings { response_bytes_max: 2 * LARGE, descriptors_max: 2, ..settings(1 << 20) };
+    let cache = Cache::new(settings, RandomState::with_seeds(1, 2, 3, 4), Arc::new(Epochs::own()));
+    let request = |name: &str| head_of(&format!("GET /{name} HTTP/1.1\nHost: a"));
+    let keep = "Cache-Control: max-age=9\n";
+    for (name, bytes, moves) in
+        [("small", LARGE - 1, false), ("a", LARGE, true), ("b", LARGE, true), ("no descriptor is left", LARGE, false)]
+    {
+        let request = head_of(&format!("GET /{} HTTP/1.1\nHost: a", name.replace(' ', "-")));
+        let body: Vec<u8> = (0..bytes).map(|at| at as u8).collect();
+        assert!(store(&cache, &request, keep, None, &body, START));
+        let before = cache.used();
+        let entry = find_often(&cache, &request);
+        assert_eq!(entry.body().memory().is_none(), moves, "{name}");
+        assert!(entry.body().bytes().unwrap() == body, "{name}");
+        // As much as before, but for whole pages and the kernel's records.
+        let more = cache.used() - before;
+        assert!(if moves { more < 2 * crate::reactor::memory_file::page_bytes() } else { more == 0 }, "{name}: {more}");
+    }
+    // Who was in the middle of it has it still; what was taken out isn't put in again.
+    let sending = find_often(&cache, &request("a")).body();
+    assert_eq!((cache.purge(&Purge::All, START), cache.descriptors.used()), (4, 1));
+    assert!(cache.used() > LARGE && cache.is_empty());
+    drop(sending);
+    assert_eq!((cache.used(), cache.descriptors.used()), (0, 0));
+}
+
+#[test]
+fn what_has_no_room_to_move_stays_and_pushes_nobody_out() {
+    const LARGE: usize = limits::CACHE_FILE_BYTES_MIN;
+    let with = |bytes_max| {
+        let settings = Settings { response_bytes_max: 2 * LARGE, ..settings(bytes_max) };
+        Cache::new(settings, RandomState::with_seeds(1, 2, 3, 4), Arc::new(Epochs::own()))
+    };
+    let request = |name: &str| head_of(&format!("GET /{name} HTTP/1.1\nHost: a"));
+    let keep = "Cache-Control: max-age=9\n";
+    let cache = with(2 * LARGE);
+    assert!(store(&cache, &request("other"), keep, None, b"", START));
+    assert!(store(&cache, &request("a"), keep, None, &[1; LARGE], START));
+    assert!(find_often(&cache, &request("a")).body().memory().is_some());
+    assert_eq!((cache.len(), cache.descriptors.used()), (2, 0));
+    // A slow reader has what it would need.
+    let cache = with(4 * LARGE);
+    assert!(store(&cache, &request("b"), keep, None, &[2; 2 * LARGE - 2000], START));
+    let _sending = find_often(&cache, &request("b")).body();
+    assert!(store(&cache, &request("a"), keep, None, &[1; LARGE], START));
+    assert!(find_often(&cache, &request("a")).body().memory().is_some());
+    assert!(find(&cache, &request("a"), START).is_some(), "it is there still");
+}
+
+#[test]
+fn a_copy_that_has_moved_is_renewed_for_all_processes() {
+    const LARGE: usize = limits::CACHE_FILE_BYTES_MIN;
+    let memory = memory(1 << 22);
+    let one = |memory: &Memory| {
+        let mut cache = process(memory, 1 << 22);
+        cache.settings.response_bytes_max = 2 * LARGE;
+        cache
+    };
+    let (here, there) = (one(&memory), one(&memory));
+    let request = head_of("GET / HTTP/1.1\nHost: a");
+    let body: Vec<u8> = (0..LARGE).map(|at| at as u8).collect();
+    assert!(store(&here, &request, "Cache-Control: max-age=9\nETag: \"a\"\n", None, &body, START));
+    // Copied for good when it is used again, and found often from then on.
+    find_often(&here, &request);
+    let entry = find_often(&here, &request);
+    assert!(entry.body().memory().is_none() && here.descriptors.used() == 1);
+    let wanted = here.wanted(&request, guard(Class::Get));
+    let later = START + Duration::from_secs(5);
+    let passing = Passing::parse(b"HTTP/1.1 304 X\r\nETag: \"a\"\r\nCache-Control: max-age=50\r\n\r\n").unwrap();
+    let times = Times { asked: later, answered: later, answered_unix: UNIX };
+    let renewed = here.renew(&wanted, &entry, &passing, &times).unwrap();
+    assert!(Arc::ptr_eq(&renewed.body(), &entry.body()));
+    for process in [&here, &there] {
+        let (found, how) = find(process, &request, START + Duration::from_secs(30)).unwrap();
+        assert!(found == body && how == Use::Fresh);
+    }
 }
 
 #[test]

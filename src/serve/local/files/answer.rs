@@ -457,7 +457,12 @@ fn push(outgoing: &mut Outgoing, buffer: &mut Vec<u8>, content: &Content, range:
         }
         Body::File(file) => {
             outgoing.push(Segment::Bytes(std::mem::take(buffer)));
-            outgoing.push(Segment::File(FileRange { file: Arc::clone(file), offset: range.start, length }));
+            outgoing.push(Segment::File(FileRange {
+                file: Arc::clone(file),
+                offset: range.start,
+                length,
+                memory: None,
+            }));
         }
     }
 }
