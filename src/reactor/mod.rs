@@ -19,6 +19,7 @@ pub mod ring;
 pub mod scripted;
 mod sendfile;
 pub mod shared_memory;
+pub mod slice;
 mod socket;
 pub mod timers;
 pub mod tokio_uring;

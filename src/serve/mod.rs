@@ -37,6 +37,7 @@ use crate::limits;
 use crate::observe::status::Figures;
 use crate::observe::{access_log::LocalTime, writer};
 use crate::reactor::clock::{self, CpuClock, Instant};
+use crate::reactor::slice::Slice;
 use crate::reactor::timers::Wheel;
 use crate::reactor::{Driver, Event, Outgoing, Token};
 pub use blocking::Blocking;
@@ -217,6 +218,8 @@ impl<D: Driver> Reactor<D> {
         if let (Some(status), Some(clock)) = (status, CpuClock::of_this_thread()) {
             status.set_clock(clock);
         }
+        // Beside a thread that computes it deals at once with what comes, in a turn that takes less time than such a slice.
+        Slice::of_this_thread().set_short(true);
         let result = loop {
             match self.turn() {
                 Ok(true) => {}

@@ -46,6 +46,25 @@ on_every_driver! {
         server.stop();
     }
 
+    /// Whoever is to answer soon has a shorter time slice than whoever computes.
+    fn reactors_and_whoever_goes_first_have_a_short_slice(driver: Driver) {
+        let server = server(driver, &[]);
+        let slices = |client: &str| -> Vec<u64> {
+            get(&server, "/slices", client).split(' ').map(|slice| slice.parse().expect("microseconds")).collect()
+        };
+        let &[usual, reactor, worker] = &slices(MODEST)[..] else { panic!("three slices") };
+        // 0 on a kernel before 6.12.
+        let short = usual.min(100);
+        assert_eq!([reactor, worker], [short, usual]);
+        ask_often(&server, GREEDY, 400);
+        let mut heavy = ask(&server, "/compute", GREEDY);
+        eventually("it computes", || (get(&server, "/begun", "10.0.0.1") == "1").then_some(()));
+        assert_eq!(slices(MODEST), [usual, short, short]);
+        get(&server, "/release", MODEST);
+        heavy.response();
+        server.stop();
+    }
+
     /// The switch interval is short for as long as it is needed.
     fn the_gil_is_dropped_sooner_while_requests_of_little_worth_run(driver: Driver) {
         let server = server(driver, &[]);

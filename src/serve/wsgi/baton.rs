@@ -212,12 +212,15 @@ impl Baton {
         self.contender.store(NOBODY, Ordering::SeqCst);
     }
 
+    /// Whether there is a worker too many: whoever ends a request then asks [`Baton::retires`].
+    pub fn has_surplus(&self) -> bool {
+        self.surplus.load(Ordering::Relaxed) > 0
+    }
+
     /// A worker has ended a request: whether it is one too many and rests now, whatever waits. In place of [`Baton::stop`].
     pub fn retires(&self) -> bool {
         let less = |count: u32| count.checked_sub(1);
-        if self.surplus.load(Ordering::Relaxed) == 0
-            || self.surplus.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_err()
-        {
+        if !self.has_surplus() || self.surplus.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_err() {
             return false;
         }
         // The last one stays: somebody has to take what waits.
@@ -236,6 +239,11 @@ impl Baton {
     pub fn rest(&self, worker: u32) {
         self.word(worker).fetch_or(bit(worker), Ordering::SeqCst);
         fence(Ordering::SeqCst);
+    }
+
+    /// Contender: whether it was woken for what is worth far more than a request that runs, and is to take the GIL by force.
+    pub fn is_ahead(&self) -> bool {
+        self.contender.load(Ordering::Relaxed) == AHEAD
     }
 
     /// Whether nobody has chosen this resting worker.

@@ -25,6 +25,7 @@ use crate::config::Network;
 use crate::limits;
 use crate::observe::status::Status;
 use crate::reactor::clock::{self, Instant};
+use crate::reactor::slice::Slice;
 use crate::serve::exchange::{End, Exchange, Link, Mailbox, Message, TurnedAway};
 use crate::serve::notify::Notifier;
 use crate::serve::queue::Run;
@@ -153,7 +154,7 @@ pub struct Pool {
     /// What is counted.
     pub(super) status: Arc<Status>,
     mailboxes: Vec<Arc<Mailbox>>,
-    waiting: Waiting,
+    pub(super) waiting: Waiting,
     pub(super) crew: Arc<Crew>,
     /// For every worker that there may ever be at the same time, replacements of stuck ones included.
     pub(super) seats: Box<[Seat]>,
@@ -453,7 +454,7 @@ impl Pool {
                 return Err(error);
             }
         };
-        let mut contender = false;
+        let (mut contender, mut slice) = (false, Slice::of_this_thread());
         loop {
             if !self.serve(py, &mut worker, contender) {
                 place.counts = false;
@@ -461,7 +462,12 @@ impl Pool {
             }
             // A parker is no `Sync`: it goes in and comes back.
             let rested;
-            (rested, parker) = py.detach(move || (self.rest(index, &parker), parker));
+            (rested, parker) = py.detach(|| {
+                let rested = self.rest(index, &parker);
+                // Whoever computes on this processor is to make way each time that this thread wakes: for the GIL, and after waits.
+                slice.set_short(matches!(rested, Rested::Chosen) && self.crew.baton.is_ahead());
+                (rested, parker)
+            });
             match rested {
                 Rested::Chosen => contender = true,
                 // What is held runs when the worker that it waits for has ended its request.
@@ -504,9 +510,7 @@ impl Pool {
                         return false;
                     }
                 }
-                // Whoever has come for what is urgent goes on with it.
-                if !self.waiting.is_urgent() && self.crew.baton.retires() {
-                    self.waiting.finish(&mut run);
+                if self.is_one_too_many(&mut run) {
                     gathered.flush(self, &worker.outbox);
                     return true;
                 }
@@ -527,6 +531,16 @@ impl Pool {
             self.crew.baton.stop();
         }
         true
+    }
+
+    /// Whether this worker, which has ended its `run`, is to rest now, whatever waits. Whoever has come for what is urgent goes on with
+    /// what else is; and that may be so only as soon as its own run is over.
+    pub(super) fn is_one_too_many(&self, run: &mut Option<Run>) -> bool {
+        if !self.crew.baton.has_surplus() {
+            return false;
+        }
+        self.waiting.finish(run);
+        !self.waiting.is_urgent() && self.crew.baton.retires()
     }
 
     /// A worker that was stuck has come back: it is of use again unless its replacement has filled the pool.

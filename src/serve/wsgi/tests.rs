@@ -11,14 +11,17 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::baton::Watch;
 use super::call::Worker;
 use super::response::{Output, Response};
 use super::{ListenerInfo, Pool, PoolSettings};
 use crate::config::Network;
+use crate::observe::client::Client;
 use crate::reactor::{Outgoing, Token, Waker, clock};
 use crate::serve::exchange::{Body, End, Exchange, Link, Mailbox, Message, Peer, Special};
 use crate::serve::http1::encode::DateText;
 use crate::serve::http1::{Head, HeadLimits};
+use crate::serve::queue::Run;
 use crate::serve::queue::rules::Rules;
 
 /// A pool of one worker whose reactor is the test.
@@ -1244,4 +1247,48 @@ fn the_head_of_a_reply_is_known_by_its_length() {
         let special = exchange.reply.special.as_ref().expect("it goes with the reply");
         assert_eq!((special.replaces(), special.block.as_deref()), (false, Some(&b"1"[..])));
     }
+}
+
+/// The worker that has taken the GIL by force for a light request answers all that wait: it isn't woken for each.
+#[test]
+fn whoever_came_for_one_urgent_request_goes_on_with_the_others() {
+    let bench = Bench::new();
+    let (pool, baton) = (&bench.pool, &bench.pool.crew.baton);
+    let submit = |client: &str| {
+        let mut asked = exchange(b"GET / HTTP/1.1\r\nHost: example\r\n\r\n");
+        asked.client = Some(Client { address: client.parse().ok(), garbled: false });
+        pool.submit(asked);
+    };
+    let ask_often = |client: &str, times: usize| {
+        for _ in 0..times {
+            submit(client);
+            assert!(pool.take().is_some());
+        }
+    };
+    let (greedy, modest) = ("198.51.100.1", "203.0.113.1");
+    ask_often(greedy, 400);
+    ask_often(modest, 200);
+    let (mut heavy, mut light) = (None, None);
+    (0..2).for_each(|_| submit(greedy));
+    assert!(pool.waiting.take(&mut heavy).is_some() && heavy.as_ref().is_some_and(Run::is_low));
+    let now = clock::now();
+    baton.start();
+    baton.popped(now, Duration::ZERO, true);
+    baton.rest(0);
+    submit(modest);
+    let later = now + Duration::from_millis(10);
+    assert!(matches!(baton.stall(later, true), Watch::Wake(0)) && baton.is_ahead());
+    assert!(pool.waiting.take(&mut light).is_some() && light.as_ref().is_some_and(Run::is_low));
+    baton.start();
+    baton.arrived(later + Duration::from_millis(5), true);
+    assert!(!baton.is_ahead(), "it has arrived");
+    for _ in 0..3 {
+        // It comes while the one before it is run, beside which it couldn't be.
+        submit(modest);
+        assert!(!pool.is_one_too_many(&mut light) && light.is_none());
+        assert!(pool.waiting.take(&mut light).is_some());
+    }
+    assert!(pool.is_one_too_many(&mut light), "the other worker sees to the greedy one's requests");
+    assert_eq!(pool.waiting.len(), 1);
+    pool.waiting.finish(&mut heavy);
 }

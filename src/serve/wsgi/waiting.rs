@@ -147,6 +147,7 @@ impl Waiting {
         let mut line = self.lock();
         let now = clock::now();
         line.queue.finish(run, now);
+        self.collect(&mut line, now);
         self.publish(&mut line, now);
     }
 

@@ -1,7 +1,12 @@
 """Requests that compute without end beside requests that are answered at once, validated by ``wsgiref.validate``."""
 
+import ctypes
+import os
+import platform
+import struct
 import sys
 import threading
+from pathlib import Path
 from wsgiref.validate import validator
 
 # Some minutes: a server that lets nobody else go on must not keep a test for ever.
@@ -43,7 +48,23 @@ def interval(environ):
     return f"{sys.getswitchinterval() * 1e6:.0f}"
 
 
-ROUTES = {"/compute": compute, "/release": release, "/begun": begun, "/interval": interval}
+def slice_of(thread):
+    """The time slice of a thread in microseconds (sched_getattr(2)); 0 on a kernel that has none to tell, before 6.12."""
+    attributes = ctypes.create_string_buffer(48)
+    number = {"x86_64": 315, "aarch64": 275}.get(platform.machine(), -1)
+    ctypes.CDLL(None).syscall(number, thread, attributes, len(attributes), 0)
+    return struct.unpack_from("Q", attributes, 24)[0] // 1000
+
+
+def slices(environ):
+    """Those of the first thread, of the reactor's, and of this one."""
+    threads = [int(name) for name in os.listdir("/proc/self/task")]
+    named = {Path(f"/proc/self/task/{thread}/comm").read_text().strip(): thread for thread in threads}
+    reactor = next(thread for name, thread in named.items() if name.startswith("hoopsnake-react"))
+    return " ".join(str(slice_of(thread)) for thread in (os.getpid(), reactor, threading.get_native_id()))
+
+
+ROUTES = {"/slices": slices, "/compute": compute, "/release": release, "/begun": begun, "/interval": interval}
 
 
 @validator
