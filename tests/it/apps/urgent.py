@@ -49,7 +49,7 @@ def interval(environ):
 
 
 def slice_of(thread):
-    """The time slice of a thread in microseconds (sched_getattr(2)); 0 on a kernel that has none to tell, before 6.12."""
+    """A thread's time slice in microseconds (sched_getattr(2)); 0 on a kernel that has none to tell, before 6.12."""
     attributes = ctypes.create_string_buffer(48)
     number = {"x86_64": 315, "aarch64": 275}.get(platform.machine(), -1)
     ctypes.CDLL(None).syscall(number, thread, attributes, len(attributes), 0)
