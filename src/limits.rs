@@ -12,8 +12,8 @@ pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 pub const FIELDS_MAX: usize = 128;
 /// Fields httparse is ever given room for: `--max-headers` can't be set higher.
 pub const FIELDS_CEILING: usize = 1024;
-/// Empty lines in front of a request line that are skipped (RFC 9112 §2.2 asks for one at least); past it: 400.
-pub const LEADING_EMPTY_LINES_MAX: usize = 4;
+/// Empty lines in front of a request line that are skipped (RFC 9112 §2.2 asks for one); past it: 400.
+pub const LEADING_EMPTY_LINES_MAX: usize = 1;
 
 // --- Request bodies ----------------------------------------------------------------------------
 

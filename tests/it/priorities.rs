@@ -1,7 +1,9 @@
 //! Promise: who asks for little is served before who asks for much; who has to go when too many wait is whoever counts least.
 //! What is worth how much is tested beside the formula; here the whole server goes by it.
 
-use crate::support::{Client, Driver, Folder, Server, eventually};
+use std::time::Duration;
+
+use crate::support::{Client, Driver, Folder, PATIENCE, Server, eventually};
 
 /// A server with one worker, and with priorities for clients as a proxy on this machine names them.
 fn server(driver: Driver, flags: &[&str]) -> Server {
@@ -87,7 +89,7 @@ on_every_driver! {
             let mut client = server.connect();
             client.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\nX-Log: /dev/null\r\n{more}\r\n"));
             assert_eq!(client.response().head.status, 200);
-            let line = server.stdout.wait_for(&format!("\"GET {target} "), crate::support::PATIENCE).expect("a line");
+            let line = server.stdout.wait_for(&format!("\"GET {target} "), PATIENCE).expect("a line");
             assert_eq!(line.split_whitespace().last(), Some(expected), "{line}");
         }
         server.stop();
@@ -144,7 +146,7 @@ on_every_driver! {
         holder.response().expect("held");
         plain.iter_mut().for_each(|client| client.response().expect("noted"));
         late.response().expect("noted");
-        let lines = server.stdout.wait_for("/query?q HTTP/1.1\" 504 ", crate::support::PATIENCE).expect("a line");
+        let lines = server.stdout.wait_for("/query?q HTTP/1.1\" 504 ", PATIENCE).expect("a line");
         assert!(lines.ends_with(" 500"), "{lines}");
         server.stop();
     }
@@ -182,6 +184,26 @@ on_every_driver! {
         assert!(arrived() <= 4, "three or four of one client run at the same time");
         gates.iter().for_each(|gate| gate.open());
         greedy.iter_mut().for_each(|client| client.response().expect("held"));
+        server.stop();
+    }
+
+    /// What waits for an idle server doesn't wait for a client that doesn't read.
+    fn who_does_not_read_holds_nobody_up(driver: Driver) {
+        let server = driver.server().application("parked").flags(&["--workers", "2"]).start();
+        let folder = Folder::new();
+        let gate = folder.gate("gate");
+        let idle = ask(&server, &format!("/pour?{}", gate.path()), "203.0.113.1", "/dev/null", "");
+        gate.wait_for_arrival();
+        let bot = |client| ask(&server, "/plain", client, "/dev/null", "User-Agent: bot\r\n");
+        bot("203.0.113.2").response().expect("noted");
+        // But it is its own client's.
+        let mut own = bot("203.0.113.1");
+        bot("203.0.113.3").response().expect("noted");
+        own.patience(Duration::from_millis(50));
+        assert!(!own.hears(), "a source that doesn't read can't have one worker after the other");
+        own.patience(PATIENCE);
+        idle.reset();
+        own.response().expect("noted");
         server.stop();
     }
 }

@@ -81,7 +81,7 @@ pub struct Taken<T> {
 pub struct Run {
     source: u32,
     /// Its place among those of little worth, if it is one of them.
-    low: u8,
+    low: u32,
 }
 
 impl Run {
@@ -92,7 +92,7 @@ impl Run {
 
     /// The run of a request whose owner will never finish it, by [`Run::name`].
     pub fn in_place_of(name: u64) -> Self {
-        Self { source: name as u32, low: (name >> u32::BITS) as u8 }
+        Self { source: name as u32, low: (name >> u32::BITS) as u32 }
     }
 
     /// Whether its request was worth so little that it waits for an idle server ([`formula::IDLE_ONLY`]).
@@ -126,6 +126,8 @@ pub struct Queue<T> {
     newest: u32,
     sequence: u64,
     running: usize,
+    /// Of those, the ones that are paused.
+    paused: usize,
     low: Low,
     /// Never goes back, whatever order threads come in.
     now: Instant,
@@ -143,6 +145,7 @@ impl<T> Default for Queue<T> {
             newest: NOWHERE,
             sequence: 0,
             running: 0,
+            paused: 0,
             low: Low::default(),
             now: Instant::default(),
         }
@@ -165,8 +168,8 @@ impl<T> Queue<T> {
         self.running
     }
 
-    /// Of those, the ones that were worth so little that they had to wait for the others ([`formula::IDLE_ONLY`]). Whatever can be
-    /// taken beside them is worth far more.
+    /// Of those, the ones that were worth so little that they had to wait for the others ([`formula::IDLE_ONLY`]), and aren't paused.
+    /// Whatever can be taken beside them is worth far more.
     pub fn running_low(&self) -> usize {
         self.low.count()
     }
@@ -242,7 +245,7 @@ impl<T> Queue<T> {
     pub fn pop(&mut self, now: Instant) -> Option<Taken<T>> {
         self.advance(now);
         let ((negative, _), source) = self.best.first()?;
-        let low = self.low.place_for(-negative, self.running)?;
+        let low = self.place_for(-negative, source)?;
         let (_, number) = self.sources.get(source).best()?;
         let entry = self.take(number);
         self.running += 1;
@@ -250,6 +253,26 @@ impl<T> Queue<T> {
         self.sources.get(source).start(self.now);
         self.refresh(source);
         Some(Taken { item: entry.item, priority: rounded(-negative), run: Run { source, low } })
+    }
+
+    /// A request that was taken waits for its client, which doesn't read what it is sent; or goes on. Meanwhile nothing waits for it.
+    pub fn set_paused(&mut self, run: &Run, paused: bool) {
+        self.paused = if paused { self.paused + 1 } else { self.paused.saturating_sub(1) };
+        self.low.set_paused(run.low, paused);
+    }
+
+    /// The place among those of little worth of a request of this source, if it may begin now.
+    fn place_for(&mut self, worth: i64, source: u32) -> Option<u32> {
+        let place = self.low.place_for(worth, self.active())?;
+        // A source that doesn't read can't have one worker after the other.
+        let fits = place == low::NONE || self.paused == 0 || self.sources.get(source).running == 0;
+        fits.then_some(place)
+    }
+
+    /// Requests that run and aren't paused.
+    fn active(&self) -> usize {
+        // One that was given up while it was paused goes on later.
+        self.running.saturating_sub(self.paused)
     }
 
     /// A request that was taken has ended.
@@ -270,7 +293,7 @@ impl<T> Queue<T> {
         self.advance(now);
         match self.best.first() {
             None => Outlook::Empty,
-            Some(((negative, _), _)) if self.low.place_for(-negative, self.running).is_some() => Outlook::Ready,
+            Some(((negative, _), source)) if self.place_for(-negative, source).is_some() => Outlook::Ready,
             Some(_) => Outlook::Held(self.due.peek().map_or(Instant::NEVER, |Reverse((at, _))| *at)),
         }
     }

@@ -311,3 +311,41 @@ fn nothing_starves_for_its_cost() {
     }
     assert_eq!(taken_at, Some(2_000), "after two seconds its cost counts no more, and it is the oldest");
 }
+
+/// A client that doesn't read holds up what waits for an idle server only where it is its own.
+#[test]
+fn a_paused_request_counts_as_none_that_runs_but_for_its_own_source() {
+    let mut queue = Queue::default();
+    let push = |queue: &mut Queue<u8>, client, bot| {
+        queue.push(client, asking(client, false, bot, 0), at(0), at(0));
+    };
+    push(&mut queue, 1, false);
+    let plain = queue.pop(at(0)).unwrap().run;
+    push(&mut queue, 2, true);
+    assert!(matches!(queue.outlook(at(0)), Outlook::Held(_)));
+    queue.set_paused(&plain, true);
+    assert_eq!(queue.outlook(at(0)), Outlook::Ready);
+    let low = queue.pop(at(0)).unwrap().run;
+    assert!(low.is_low() && queue.running_low() == 1);
+    push(&mut queue, 3, true);
+    assert_eq!(queue.pop(at(0)), None, "one of them runs");
+    queue.set_paused(&low, true);
+    assert_eq!(queue.running_low(), 0);
+    let other = queue.pop(at(0)).unwrap();
+    assert!(other.item == 3 && other.run.is_low());
+    queue.finish(other.run, at(0));
+    push(&mut queue, 2, true);
+    assert_eq!(queue.pop(at(0)), None, "its own source has a request that nobody reads");
+    assert!(matches!(queue.outlook(at(0)), Outlook::Held(_)));
+    queue.set_paused(&low, false);
+    queue.set_paused(&plain, false);
+    push(&mut queue, 4, true);
+    assert!(queue.running_low() == 1 && queue.pop(at(0)).is_none(), "they go on");
+    // One is given up while it is paused, and goes on after that.
+    queue.set_paused(&low, true);
+    queue.finish(Run::in_place_of(low.name()), at(0));
+    queue.set_paused(&low, false);
+    queue.finish(plain, at(0));
+    assert_eq!((queue.running(), queue.running_low()), (0, 0));
+    assert!(queue.pop(at(0)).is_some() && queue.pop(at(0)).is_none(), "one at a time, as ever");
+}

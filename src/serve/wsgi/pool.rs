@@ -679,19 +679,32 @@ impl Pool {
 
     /// Waits, without the GIL, until a streaming response has room or is of no use any more.
     pub(super) fn wait_for_room(&self, py: Python<'_>, link: &Link, worker: u32) {
-        let gate = &self.gates[worker as usize];
+        let (gate, seat) = (&self.gates[worker as usize], &self.seats[worker as usize]);
         let wait = || {
+            self.set_paused(worker, true);
             let mut inside = lock(&gate.inside);
             loop {
                 link.set_waiting(worker);
                 if !link.is_full() {
-                    return;
+                    break;
                 }
                 inside = gate.opened.wait(inside).unwrap_or_else(PoisonError::into_inner);
             }
+            drop(inside);
+            self.set_paused(worker, false);
         };
         // The client's time, not the application's: that is limited by --send-timeout.
-        py.detach(|| self.seats[worker as usize].pause(worker, wait, clock::now));
+        py.detach(|| seat.pause(worker, wait, clock::now));
+    }
+
+    /// Worker: its request waits for its client, or goes on. What waits until nothing else runs doesn't wait for that.
+    fn set_paused(&self, worker: u32, paused: bool) {
+        if Seat::is_here(worker) && self.waiting.set_paused(self.seats[worker as usize].run(), paused) {
+            // A reactor sees whether another worker must be woken.
+            if let Some(mailbox) = self.mailboxes.first() {
+                mailbox.wake();
+            }
+        }
     }
 
     fn has_work(&self, now: Instant) -> bool {

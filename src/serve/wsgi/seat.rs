@@ -163,10 +163,15 @@ impl Seat {
         self.word.compare_exchange(from.bits(), to.bits(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
+    /// Whether the calling thread is the one that sits on this seat, not another one of the application's.
+    pub(super) fn is_here(index: u32) -> bool {
+        HERE.get() == index + 1
+    }
+
     /// Worker, or a thread of its application: the time that passes in `wait` is the client's. It begins anew after it.
     pub(super) fn pause(&self, index: u32, wait: impl FnOnce(), now: impl FnOnce() -> Instant) {
         // An application may wait on a thread of its own, whose time nobody measures.
-        let ours = HERE.get() == index + 1;
+        let ours = Self::is_here(index);
         if ours {
             self.since.store(u64::MAX, Ordering::Release);
         }
@@ -178,7 +183,7 @@ impl Seat {
 
     /// Worker: a part of the response is handed over. A stream may last as long as it moves: its time begins anew.
     pub(super) fn progress(&self, index: u32, now: impl FnOnce() -> Instant) {
-        if HERE.get() == index + 1 {
+        if Self::is_here(index) {
             self.since.store(now().as_nanos(), Ordering::Release);
         }
     }

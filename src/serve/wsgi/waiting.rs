@@ -151,6 +151,16 @@ impl Waiting {
         self.publish(&mut line, now);
     }
 
+    /// Worker: the request by this name waits for its client, or goes on. True if something can be taken now.
+    pub(super) fn set_paused(&self, run: u64, paused: bool) -> bool {
+        let mut line = self.lock();
+        let now = clock::now();
+        line.queue.set_paused(&Run::in_place_of(run), paused);
+        self.collect(&mut line, now);
+        self.publish(&mut line, now);
+        line.queue.outlook(now) == Outlook::Ready
+    }
+
     /// The main thread: ends the run of a worker that is given up, in its place. `give_up` says which it is; `None`: the worker is
     /// past that. Nobody takes a request meanwhile, so the run is still that of the request it was given up in.
     pub(super) fn give_up(&self, give_up: impl FnOnce() -> Option<u64>) -> bool {

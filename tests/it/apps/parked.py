@@ -85,6 +85,13 @@ def hold(environ, start_response):
     return say(start_response, "held")
 
 
+def pour(environ, start_response):
+    """Says that it has come here, and gives more than anybody's buffers hold."""
+    open(environ["QUERY_STRING"] + ".arrived", "w").close()
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return (b"x" * 65536 for _ in range(1000))
+
+
 def order(environ, start_response):
     """Appends its path to the log that the field names."""
     with open(environ["HTTP_X_LOG"], "a") as file:
@@ -112,6 +119,7 @@ ROUTES = {
     "/late": late,
     "/too-much": too_much,
     "/hold": hold,
+    "/pour": pour,
     "/pid": pid,
     "/seen": seen,
 }
