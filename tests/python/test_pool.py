@@ -83,7 +83,7 @@ def test_it_shrinks_again_and_serves_on():
         since = server.access_log.mark()
         server.process.send_signal(signal.SIGUSR2)
         assert server.access_log.wait_for(r"^1: Workers ended after idling: (\d+)", since)[1] == "22"
-        # One more where the machine is so busy that requests wait though nobody has the GIL; never as many as for what sleeps.
+        # One more where the machine is so busy that requests wait though nobody has the GIL.
         assert max(load(server, "/", 0.2)) < 8
         assert max(load(server, "/sleeping", 2)) == 24, "and grows again"
 
